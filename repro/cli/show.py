@@ -1,0 +1,112 @@
+"""What the commands print beyond one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import data
+from ..claims import Claims
+from ..errors import OK, ReproError
+from ..pipeline import Outcome, Run
+from ..report import data as plain
+from ..report import terminal
+from ..tables import find
+
+
+def show_outcome(outcome: Outcome, store: Path, as_json: bool, page: str | None) -> None:
+    """Tables and relations, and where the records and the page are; with `as_json` data alone."""
+    if as_json:
+        found = plain.tables(outcome)
+        click.echo(json.dumps(found[0] if len(found) == 1 else found, indent=1, ensure_ascii=False))
+        return
+    out = terminal.console()
+    for report in outcome.reports:
+        terminal.show_table(out, report)
+    out.print()
+    out.print(f"records: {store}", markup=False)
+    if page:
+        out.print(f"MLflow page: repro ui ({page})" if "://" not in page else f"MLflow page: {page}", markup=False)
+
+
+def plan_lines(run: Run, slots: int) -> list[str]:
+    """What a run would do: jobs by kind, why a job is to be done again, and the expected minutes."""
+    lacking = run.plan.lacking(run.has)
+    there = len(run.plan.jobs) + len(run.plan.evaluations) - len(lacking)
+    lines = [f"{there} jobs are there already, {len(lacking)} to do"]
+    for job in lacking:
+        lines.append(f"  {job.name}: about {job.cost:.0f} s{_why(run, job)}")
+    for key, reason in run.plan.blocked.items():
+        lines.append(f"  cannot run {' | '.join(key)}: {reason}")
+    if lacking:
+        minutes = sum(j.cost for j in lacking) / slots / 60
+        lines.append(f"expected: about {max(minutes, 0.1):.1f} minutes with {slots} jobs at once")
+    return lines
+
+
+def _why(run: Run, job: Any) -> str:
+    """What differs from the record of the same name that is there, in the spec's own words."""
+    kind = "scores" if job.kind == "evaluate" else job.kind
+    for record in run.store.all(kind):
+        if record.name == job.name:
+            changed = [k for k, v in job.spec.items() if k != "views" and record.spec.get(k) != v]
+            return f"; again, since {', '.join(changed)} changed" if changed else "; on view sets that its records lack"
+    return ""
+
+
+def show_claims(word: str, as_json: bool) -> int:
+    """The table as printed, every decimal kept, and its relations."""
+    from rich import box
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    reader = Claims("full")
+    paths = find([word])
+    if as_json:
+        found = [
+            {
+                "table": t.name,
+                "title": t.title,
+                "where": t.where,
+                "source": t.paper.source,
+                "columns": list(t.columns),
+                "rows": {r: {c: v.get("printed") for c, v in s["values"].items()} for r, s in t.rows.items()},
+                "relations": [{"id": r.id, "text": r.text, "where": r.where, "test": r.test} for r in reader.relations(t)],
+            }
+            for t in map(reader.table, paths)
+        ]
+        click.echo(json.dumps(found[0] if len(found) == 1 else found, indent=1, ensure_ascii=False))
+        return OK
+    out = terminal.console()
+    for table in map(reader.table, paths):
+        out.print(Text(f"\n{table.name}: {table.title} ({table.paper.source}, {table.where})", "bold"))
+        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for head in ("", *(c.get("label", k) for k, c in table.columns.items()), "how it was measured"):
+            grid.add_column(head)
+        for key, row in table.rows.items():
+            cell = reader.cell(table, key, next(iter(table.columns)))
+            how = "; ".join(str(s.build) + (f" {s.recipe}" if s.recipe else "") for e in cell.systems for s in e)
+            protocol = row.get("protocol") or table.defaults.get("protocol") or []
+            how += f"; {' and '.join(protocol)}" if how and protocol and cell.kind == "metric" else ""
+            values = [row["values"].get(c, {}).get("printed", "-") for c in table.columns]
+            grid.add_row(*(Text(t) for t in (row.get("label", key), *values, how or row.get("missing", ""))))
+        out.print(grid)
+        if table.note:
+            out.print(Text(f"note: {table.note}", "dim"))
+        for relation in reader.relations(table):
+            out.print(Text(f"  {relation.id}: {relation.text} ({relation.where})"))
+    return OK
+
+
+def show_samples(word: str, path: Path, store: Path) -> int:
+    """A sheet of the images that stand for the table's data set on the proxy."""
+    table = Claims("full").table(find([word])[0])
+    if table.paper.proxy is None:
+        raise ReproError("this paper states no proxy", table.paper.file)
+    name = next(iter(table.paper.proxy.dataset.values()))
+    data.samples(name, store / "data", path)
+    click.echo(f"{path}: samples of {name}")
+    return OK

@@ -1,0 +1,196 @@
+"""Cells and facts to jobs: what must be trained, evaluated and counted, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from .claims import Claims
+from .errors import ReproError
+from .provenance import NUMERICS, digest, source_digest, version
+from .schema import Build, Cell, Job, System, ViewSet
+from .tables import Table
+
+Key = tuple[str, str, str]
+
+# Images of the sets that cannot be looked at here, for what follows from their size alone.
+IMAGES = {"imagenet-1k-train": 1_281_167}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One system's weights under one seed, and the weighted score records of its protocol."""
+
+    weights: str
+    scores: tuple[tuple[Fraction, str], ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The view sets wanted of one set of weights on one data set, by score record."""
+
+    name: str
+    spec: Mapping[str, Any]
+    views: dict[str, ViewSet] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> str:
+        return str(self.spec["weights"])
+
+    def job(self, has: Callable[[str, str], bool]) -> Job | None:
+        """The evaluation of those view sets whose records are not there, in one pass."""
+        lack = {d: v for d, v in self.views.items() if not has("scores", d)}
+        if not lack:
+            return None
+        spec = {**self.spec, "views": [v.plain() for v in lack.values()]}
+        # On the proxy 50 crops at one scale take about a dozen times as long as a dense pass.
+        cost = sum(20.0 if v.kind == "grid" else 1.5 for v in lack.values())
+        return Job("evaluate", self.name, spec, tuple(lack), (self.weights,), cost)
+
+
+@dataclass
+class Plan:
+    """Jobs by digest, each behind what it needs, and the evaluations of what they train.
+
+    `systems` holds, for each metric cell, claimed net and seed, the members whose scores are
+    averaged; `counts` the record that a static or setting cell reads; `blocked` why a cell
+    cannot be measured here.
+    """
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    systems: dict[Key, list[list[tuple[Trained, ...]]]] = field(default_factory=dict)
+    counts: dict[Key, list[str]] = field(default_factory=dict)
+    blocked: dict[Key, str] = field(default_factory=dict)
+
+    def lacking(self, has: Callable[[str, str], bool]) -> list[Job]:
+        """The jobs whose records are not there; a training stands behind its parent."""
+        evaluations = (e.job(has) for e in self.evaluations.values())
+        return [j for j in self.jobs.values() if not has(j.kind, j.digest)] + [j for j in evaluations if j]
+
+
+@dataclass
+class Planner:
+    """Fills a plan cell by cell. `facts` gives a data set's fingerprint and classes, or None."""
+
+    claims: Claims
+    facts: Callable[[str], Mapping[str, Any] | None]
+    seeds: Sequence[int] = (0,)
+    device: str = "cpu"
+    plan: Plan = field(default_factory=Plan)
+
+    def add(self, table: Table, cell: Cell) -> None:
+        """Plan what measures a cell; a cell with a reason not to be measured adds nothing."""
+        if not cell.systems or cell.key in self.plan.systems or cell.key in self.plan.counts:
+            return
+        if cell.kind == "static":
+            self.plan.counts[cell.key] = [self._measure(e[0]) for e in cell.systems]
+        elif cell.kind == "setting":
+            self.plan.counts[cell.key] = [self._settings(table, e[0]) for e in cell.systems]
+        elif cell.kind == "metric":
+            lacking = [n for e in cell.systems for s in e for n in self._sets(table, s) if self.facts(n) is None]
+            if lacking:
+                self.plan.blocked[cell.key] = f"{lacking[0]} is not here"
+                return
+            self.plan.systems[cell.key] = [
+                [tuple(self._trained(table, system, seed) for system in ensemble) for seed in self.seeds]
+                for ensemble in cell.systems
+            ]
+
+    def _sets(self, table: Table, system: System) -> list[str]:
+        recipe, _ = self.claims.recipe(table, system.recipe)
+        return [system.dataset, recipe["dataset"], recipe["val"]]
+
+    def _measure(self, system: System) -> str:
+        spec = {
+            "build": str(system.build),
+            "input": system.input,
+            "source": source_digest(system.build.family),
+            "numerics": NUMERICS["measure"],
+        }
+        return self._job("measure", f"count {system.build}", spec, 2.0)
+
+    def _settings(self, table: Table, system: System) -> str:
+        recipe, start = self.claims.recipe(table, system.recipe, full=True)
+        spec = {
+            "build": str(system.build),
+            "input": system.input,
+            "classes": 1000,
+            "recipe": recipe,
+            "S": list(system.S),
+            "copy": start.copy_ if start else [],
+            "images": IMAGES.get(recipe["dataset"], 0),
+            "source": source_digest(system.build.family),
+            "numerics": NUMERICS["settings"],
+        }
+        return self._job("settings", f"settings {system.build} {system.recipe}", spec, 1.0)
+
+    def _job(self, kind: str, name: str, spec: Mapping[str, Any], cost: float, needs: tuple[str, ...] = ()) -> str:
+        key = digest({"kind": kind, "spec": spec})
+        if key not in self.plan.jobs:
+            self.plan.jobs[key] = Job(kind, name, spec, (key,), needs, cost)
+        return key
+
+    def _train(self, table: Table, build: Build, name: str, S: tuple[int, int], pixels: int, seed: int, depth: int = 0) -> str:
+        if depth > 20:
+            raise ReproError(f"recipe {name!r} starts from itself", table.paper.file)
+        recipe, start = self.claims.recipe(table, name)
+        parent = None
+        if start:
+            origin = start.from_
+            proxy = table.paper.proxy
+            net = Build.parse(origin["build"]) if "build" in origin else build
+            if "build" in origin and self.claims.scale == "proxy" and proxy:
+                net = net.with_args(proxy.build)
+            span = self.claims.span(table, origin["S"]) if "S" in origin else S
+            parent = self._train(table, net, origin.get("recipe", name), span, pixels, seed, depth + 1)
+        facts = {n: self.facts(n) or {} for n in (recipe["dataset"], recipe["val"])}
+        data = facts[recipe["dataset"]]
+        spec = {
+            "build": str(build),
+            "input": pixels,
+            "classes": data.get("classes", 1000),
+            "recipe": recipe,
+            "S": list(S),
+            "seed": seed,
+            "data": {n: f.get("fingerprint") for n, f in facts.items()},
+            "parent": parent,
+            "copy": start.copy_ if start else [],
+            "source": source_digest(build.family),
+            "numerics": NUMERICS["train"],
+        }
+        cost = recipe["epochs"] * data.get("images", 0) * 6e-4
+        scale = f"{S[0]}" if S[0] == S[1] else f"{S[0]}..{S[1]}"
+        plain = self._plain(table, build)
+        return self._job("train", f"train {plain} {name} S={scale} seed {seed}", spec, cost, (parent,) if parent else ())
+
+    def _plain(self, table: Table, build: Build) -> str:
+        """The build as the table names it, without what the proxy adds."""
+        proxy = table.paper.proxy.build if table.paper.proxy else {}
+        return str(Build(build.family, build.net, tuple((k, v) for k, v in build.args if proxy.get(k) != v)))
+
+    def _trained(self, table: Table, system: System, seed: int) -> Trained:
+        weights = self._train(table, system.build, system.recipe, system.S, system.input, seed)
+        facts = self.facts(system.dataset) or {}
+        common = {
+            "build": str(system.build),
+            "input": system.input,
+            "classes": facts.get("classes", 1000),
+            "weights": weights,
+            "dataset": system.dataset,
+            "fingerprint": facts.get("fingerprint"),
+            "dtype": "float32",
+            "resizer": f"torch {version('torch')}",
+            "numerics": NUMERICS["evaluate"],
+        }
+        # One job fills all the view sets of the same weights on the same images.
+        name = self.plan.jobs[weights].name.replace("train ", "evaluate ")
+        evaluation = self.plan.evaluations.setdefault(digest(common), Evaluation(name, common))
+        scores = []
+        for weight, views in system.protocol:
+            key = digest({"kind": "scores", "spec": {**common, "view": views.plain()}})
+            evaluation.views[key] = views
+            scores.append((weight, key))
+        return Trained(weights, tuple(scores))

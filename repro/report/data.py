@@ -1,0 +1,113 @@
+"""Verdicts as plain data, for `--json` and for other programs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from ..pipeline import Outcome, Report
+from ..schema import VERDICTS, Cell, RelationVerdict, Verdict
+from ..tables import Table
+
+
+def plain(value: Any) -> Any:
+    """A value that JSON can hold: decimals as numbers, no NaN."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def cell(verdict: Verdict) -> dict[str, Any]:
+    """One cell: claimed text, measured value in the unit of the claim, delta, verdict."""
+    c = verdict.cell
+    return {
+        "row": c.row,
+        "column": c.column,
+        "quantity": c.quantity,
+        "kind": c.kind,
+        "claimed": c.claim.printed.text if c.claim else None,
+        "unit": c.unit,
+        "measured": plain(verdict.result.value),
+        "delta": None if verdict.verdict == "incomparable" else plain(verdict.delta),
+        "verdict": verdict.verdict,
+        "reason": verdict.reason,
+        "known": dict(verdict.known) if verdict.known else None,
+    }
+
+
+def relation(verdict: RelationVerdict) -> dict[str, Any]:
+    """One relation: effect and interval in points, p-values as tested and after Holm."""
+    return {
+        "id": verdict.relation.id,
+        "text": verdict.relation.text,
+        "effect": plain(verdict.effect),
+        "interval": [plain(v) for v in verdict.interval] if verdict.interval else None,
+        "p_value": plain(verdict.p_value),
+        "p_adjusted": plain(verdict.p_adjusted),
+        "test": verdict.test,
+        "n": verdict.n,
+        "seeds": verdict.seeds,
+        "verdict": verdict.verdict,
+        "reason": verdict.reason,
+    }
+
+
+def counts(report: Report) -> dict[str, dict[str, int]]:
+    """How many printed cells and relations have which verdict."""
+    cells = Counter(v.verdict for v in report.cells if v.cell.claim)
+    relations = Counter(v.verdict for v in report.relations)
+    return {
+        "cells": {v: cells[v] for v in VERDICTS if cells[v]},
+        "relations": {v: relations[v] for v in VERDICTS if relations[v]},
+    }
+
+
+def tables(outcome: Outcome) -> list[dict[str, Any]]:
+    """The tables of a run, as `--json` prints them."""
+    return [
+        {
+            "table": r.table.name,
+            "scale": r.scale,
+            "cells": [cell(v) for v in r.cells],
+            "relations": [relation(v) for v in r.relations],
+            "summary": counts(r),
+        }
+        for r in outcome.reports
+    ]
+
+
+def claims(table: Table, cells: Iterable[Cell], relations: Iterable[Any]) -> Iterable[Mapping[str, Any]]:
+    """Every printed number of a table, relations with a printed size among them."""
+    paper = table.name.split("/")[0]
+    for c in cells:
+        if c.claim:
+            yield {
+                "paper": paper,
+                "table": table.name,
+                "where": c.claim.where,
+                "row": c.row,
+                "column": c.column,
+                "printed": c.claim.printed.text,
+                "unit": c.unit,
+                "quantity": c.quantity,
+                "kind": c.kind,
+                **({"recalled": True} if c.claim.recalled else {}),
+            }
+    for r in relations:
+        if r.printed:
+            yield {
+                "paper": paper,
+                "table": table.name,
+                "where": r.where,
+                "row": r.id,
+                "column": "",
+                "printed": r.printed.text,
+                "unit": r.unit,
+                "quantity": "error_delta",
+                "kind": "relation",
+            }

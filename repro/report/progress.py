@@ -1,0 +1,73 @@
+"""Progress of long work: a live block on a terminal, plain lines elsewhere. All on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.live import Live
+from rich.text import Text
+
+from .terminal import console
+
+
+class Lines:
+    """A line for each job that ends; on a terminal also what runs now and the expected end."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.out = console(sys.stderr)
+        self.quiet = quiet
+        self.live: Live | None = None
+        self.total = self.ended = 0
+        self.spoken = time.monotonic()
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            self.out.print(Text(text), soft_wrap=True)
+
+    def begin(self, jobs: int, seconds: float) -> None:
+        self.total, self.ended = jobs, 0
+        self.say(f"{jobs} jobs to do, about {_minutes(seconds)}")
+        if self.out.is_terminal and not self.quiet:
+            self.live = Live(console=self.out, refresh_per_second=4, transient=True)
+            self.live.start()
+
+    def running(self, names: Sequence[tuple[str, Path]], seconds_left: float) -> None:
+        lines = [f"  {name}{_epoch(folder)}" for name, folder in names]
+        if self.live:
+            head = f"{self.ended} of {self.total} jobs done, about {_minutes(seconds_left)} left"
+            self.live.update(Text("\n".join([head, *lines]), "dim"))
+        elif lines and time.monotonic() - self.spoken > 60:
+            self.say(f"{self.ended} of {self.total} done, about {_minutes(seconds_left)} left; at work:{'; '.join(lines)}")
+            self.spoken = time.monotonic()
+
+    def done(self, name: str, seconds: float, note: str) -> None:
+        self.ended += 1
+        self.spoken = time.monotonic()
+        self.say(f"[{self.ended}/{self.total}] {name}: {seconds:.1f} s{', ' + note if note else ''}")
+
+    def failed(self, name: str, reason: str) -> None:
+        self.ended += 1
+        self.say(f"[{self.ended}/{self.total}] {name}: FAILED: {reason}")
+
+    def end(self) -> None:
+        if self.live:
+            self.live.stop()
+            self.live = None
+
+
+def _epoch(folder: Path) -> str:
+    """How far a training has come, from the last whole line of its log."""
+    try:
+        line = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+        entry = json.loads(line)
+        return f", epoch {entry['epoch']}, validation error {entry['val_error']:.1f} %"
+    except (OSError, IndexError, ValueError, KeyError):
+        return ""
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"

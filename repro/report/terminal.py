@@ -1,0 +1,168 @@
+"""The paper's table on a terminal: claimed, measured, delta and verdict in each cell."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import IO, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from ..pipeline import Report
+from ..schema import VERDICTS, RelationVerdict, Verdict
+from ..tables import Table
+from .data import counts
+
+STYLES = {
+    "match": "green",
+    "differs": "bold red",
+    "inconclusive": "yellow",
+    "incomparable": "cyan",
+    "missing": "dim",
+    "failed": "bold magenta",
+}
+_NOTES = {
+    "match": "agrees with the claim",
+    "differs": "contradicts it",
+    "inconclusive": "measured, not settled",
+    "incomparable": "measured on other data or scale: says nothing of the printed number",
+    "missing": "not measured",
+    "failed": "the job broke",
+}
+
+
+def console(file: IO[str] | None = None) -> Console:
+    """A console that is plain where it is no terminal, wide enough there for whole lines."""
+    stream = file or sys.stdout
+    plain = not stream.isatty() and not os.environ.get("FORCE_COLOR")
+    width = None if stream.isatty() or "COLUMNS" in os.environ else 120
+    return Console(file=stream, width=width, highlight=False, no_color=plain or None, soft_wrap=False, emoji=False)
+
+
+def number(value: Any, like: str = "") -> str:
+    """A measured value as text: one decimal more than the claim prints, else four digits."""
+    if isinstance(value, str) or value is None:
+        return value or ""
+    if value == int(value):
+        return str(int(value))
+    places = len(like.partition(".")[2]) if like.replace(".", "", 1).isdigit() else 0
+    return f"{float(value):.{places + 1}f}" if places else f"{float(value):.4g}"
+
+
+def _values(v: Verdict) -> list[Text]:
+    """Claimed, measured, delta and letter of one cell."""
+    claimed = v.cell.claim.printed.text if v.cell.claim else ""
+    style = STYLES.get(v.verdict, "")
+    shown = v.result.value
+    measured = number(shown, claimed)
+    if isinstance(shown, str) and v.verdict == "match":
+        measured = "the same"
+    delta = f"{v.delta:+.2f}".replace("+0.00", "0").replace("-0.00", "0") if v.delta is not None and v.verdict != "incomparable" else ""
+    letter = VERDICTS[v.verdict] if v.cell.claim else ""
+    return [Text(claimed), Text(measured, style if v.cell.claim else ""), Text(delta, "dim"), Text(letter, style)]
+
+
+def _span(value: Any) -> str:
+    return ", ".join(str(v) for v in value) if isinstance(value, list) else str(value or "").replace("..", "-")
+
+
+def show_table(out: Console, report: Report) -> None:
+    """One table as the paper lays it out, then its relations and a count of verdicts."""
+    table = report.table
+    rows: dict[str, dict[str, Verdict]] = {}
+    for v in report.cells:
+        rows.setdefault(v.cell.row, {})[v.cell.column] = v
+    out.print()
+    scale = "" if all(v.cell.kind in ("static", "setting") for v in report.cells) else f", {report.scale} scale"
+    out.print(Text(f"{table.name}: {table.title} ({table.paper.source}, {table.where}{scale})", "bold"))
+    if rows:
+        out.print(_grid(table, rows, narrow=len(table.columns) > 3))
+        _legend(out, [v for v in report.cells if v.cell.claim])
+    if report.relations:
+        out.print(_relations(report.relations))
+    out.print(Text(f"{table.name}: {sentence(report)}"))
+
+
+def _grid(table: Table, rows: dict[str, dict[str, Verdict]], narrow: bool) -> Grid:
+    """Rows and columns where the paper has them; a wide table puts a cell's parts on lines."""
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    evaluated = [r for r, cells in rows.items() if any(v.cell.kind == "metric" for v in cells.values())]
+    settings = [f for f in ("S", "Q") if any(f in table.rows[r] for r in evaluated)]
+    labels = {r: table.rows[r].get("label", r) for r in rows}
+    grid.add_column("", min_width=min(28, max(map(len, labels.values()))))
+    for field in settings:
+        grid.add_column(field)
+    columns = [c for c in table.columns if any(c in cells for cells in rows.values())]
+    for column in columns:
+        label = table.columns[column].get("label", column)
+        if narrow:
+            grid.add_column(label)
+        else:
+            words = max((len(c[column].cell.claim.printed.text) for c in rows.values() if column in c and c[column].cell.claim), default=0)
+            grid.add_column(label, justify="right", no_wrap=words < 20)
+            for i, head in enumerate(("measured", "delta", "")):
+                grid.add_column(head, justify="left" if i == 2 else "right", no_wrap=True)
+    for row, cells in rows.items():
+        line: list[Text] = [Text(labels[row])]
+        line += [Text(_span(table.rows[row].get(f)) if row in evaluated else "") for f in settings]
+        for column in columns:
+            parts = _values(cells[column]) if column in cells else [Text("")] * 4
+            line += [_stacked(parts)] if narrow else parts
+        grid.add_row(*line)
+    return grid
+
+
+def _stacked(parts: Sequence[Text]) -> Text:
+    claimed, measured, delta, letter = parts
+    first = Text.assemble(claimed, " ", letter)
+    if not measured.plain or measured.plain == "the same":
+        return first
+    return Text.assemble(first, "\n", measured, *((" (", delta, ")") if delta.plain else ()))
+
+
+def _legend(out: Console, verdicts: Iterable[Verdict]) -> None:
+    found = {v.verdict for v in verdicts}
+    for verdict in VERDICTS:
+        if verdict not in found:
+            continue
+        reasons = list(dict.fromkeys(v.reason for v in verdicts if v.verdict == verdict and v.reason))
+        several = f" (and {len(reasons) - 1} more reasons; --json gives each)" if len(reasons) > 1 else ""
+        note = f": {reasons[0]}{several}" if reasons and verdict not in ("match",) else f": {_NOTES[verdict]}"
+        out.print(Text.assemble((f"  {VERDICTS[verdict]} {verdict}", STYLES[verdict]), note))
+    for v in verdicts:
+        if v.known:
+            out.print(Text(f"  {v.cell.row} | {v.cell.column}: known difference: {v.known['cause']}, {v.known['gives']}"))
+
+
+def _relations(verdicts: Sequence[RelationVerdict]) -> Grid:
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), title_justify="left")
+    for head, justify in (("relation", "left"), ("effect", "right"), ("95 % interval", "right"), ("p", "right"), ("Holm p", "right"), ("", "left")):
+        grid.add_column(head, justify=justify, no_wrap=head != "relation")  # type: ignore[arg-type]
+    for v in verdicts:
+        text = Text.assemble(f"{v.relation.text} ({v.relation.where})", ("\n" + v.reason if v.reason else "", "dim"))
+        interval = f"{v.interval[0]:+.2f} to {v.interval[1]:+.2f}" if v.interval else ""
+        effect = f"{v.effect:+.2f}" if v.effect is not None else ""
+        letter = Text(f"{VERDICTS[v.verdict]} {v.verdict}", STYLES[v.verdict])
+        grid.add_row(text, effect, interval, _p(v.p_value), _p(v.p_adjusted), letter)
+    return grid
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "<.0001" if value < 1e-4 else f"{value:.4f}".lstrip("0") if value < 1 else "1"
+
+
+def sentence(report: Report) -> str:
+    """The counts of verdicts as one line."""
+    found = counts(report)
+    parts = []
+    for what, of in found.items():
+        if of:
+            total = sum(of.values())
+            noun = what if total > 1 else what.removesuffix("s")
+            parts.append(f"{total} {noun}: " + ", ".join(f"{n} {v}" for v, n in of.items()))
+    return "; ".join(parts) or "nothing was selected"

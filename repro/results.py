@@ -1,0 +1,163 @@
+"""Records to results: counts in the claim's unit, and errors of weighted means of stored scores."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from . import protocols
+from .plan import Plan, Trained
+from .schema import UNITS, Cell, Record, Result
+from .store import Store
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_RANKS = {"top1_error": 1, "top1_accuracy": 1, "top5_error": 5, "top5_accuracy": 5}
+
+
+class Results:
+    """What the records of a store say of the cells of a plan. Nothing is run here.
+
+    `failures` gives reasons by digest for jobs that broke in this run and left no record.
+    """
+
+    def __init__(self, plan: Plan, store: Store, failures: Mapping[str, str] | None = None) -> None:
+        self.plan, self.store, self.failures = plan, store, failures or {}
+        self._read: dict[tuple[str, str], Record | None] = {}
+        self._ranks: dict[tuple[Trained, ...], np.ndarray] = {}
+
+    def record(self, kind: str, digest: str) -> Record | None:
+        """A record of the store, read once."""
+        key = kind, digest
+        if key not in self._read:
+            self._read[key] = self.store.read(kind, digest)
+        return self._read[key]
+
+    def result(self, cell: Cell) -> Result:
+        """The measurement of a cell, or why there is none."""
+        if cell.claim and cell.claim.missing:
+            return Result(missing=cell.claim.missing)
+        if reason := self.plan.blocked.get(cell.key):
+            return Result(missing=reason)
+        if cell.key in self.plan.counts:
+            return self._counted(cell, self.plan.counts[cell.key])
+        if cell.key in self.plan.systems:
+            return self._evaluated(cell, self.plan.systems[cell.key])
+        return Result(missing="not run")
+
+    def _counted(self, cell: Cell, digests: Sequence[str]) -> Result:
+        if cell.extra.get("setting") == "protocol.views":
+            # A fact of the view sets themselves; the image's size does not enter.
+            views = (len(protocols.views(v, 1024, 1024)) for _, v in cell.systems[0][0].protocol)
+            return Result(value=Decimal(sum(views)))
+        values = []
+        for digest in digests:
+            record = self.record("settings" if cell.kind == "setting" else "measure", digest)
+            if record is None or record.failed:
+                return self._absent([digest], record)
+            values.append(_count(cell, record.numbers))
+        value = _farthest(cell, values)
+        if value is None:
+            return Result(missing=f"{cell.extra.get('setting') or cell.extra.get('stage')} is not read from this net")
+        return Result(value=value, records=tuple(digests))
+
+    def _evaluated(self, cell: Cell, ensembles: Sequence[Sequence[tuple[Trained, ...]]]) -> Result:
+        results = [self._one(cell, seeds) for seeds in ensembles]
+        broken = next((r for r in results if r.failed or r.missing), None)
+        return broken or results[_index_farthest(cell, [r.value for r in results])]
+
+    def _one(self, cell: Cell, seeds: Sequence[tuple[Trained, ...]]) -> Result:
+        k = _RANKS[cell.quantity]
+        hits, per_seed, records = [], [], []
+        for members in seeds:
+            digests = [d for m in members for _, d in m.scores]
+            weights = [m.weights for m in members]
+            for digest in weights:
+                record = self.record("train", digest)
+                if record is None or record.failed:
+                    return self._absent([digest], record)
+            lacking = [d for d in digests if self.record("scores", d) is None]
+            if lacking:
+                return self._absent(lacking, None)
+            ranks = self._fused(members)
+            hits.append(ranks < k)
+            share = float(100 * hits[-1].mean())
+            per_seed.append(share if cell.quantity.endswith("accuracy") else 100 - share)
+            records += [*weights, *digests]
+        return Result(
+            value=sum(per_seed) / len(per_seed),
+            per_seed=tuple(per_seed),
+            hits=tuple(hits),
+            weights=tuple(tuple(m.weights for m in members) for members in seeds),
+            records=tuple(dict.fromkeys(records)),
+        )
+
+    def _fused(self, members: tuple[Trained, ...]) -> np.ndarray:
+        """Rank of the true class (N,) under the mean over members of their weighted scores."""
+        import numpy as np
+
+        if members in self._ranks:
+            return self._ranks[members]
+        total, labels = None, None
+        for member in members:
+            for weight, digest in member.scores:
+                record = self.record("scores", digest)
+                assert record is not None
+                with np.load(self.store.file(record, "npz"), allow_pickle=False) as data:
+                    labels = data["labels"]
+                    part = data["scores"].astype(np.float64) * (float(weight) / len(members))
+                total = part if total is None else total + part
+        assert total is not None and labels is not None
+        truth = total[np.arange(len(labels)), labels]
+        # Ties count against the net: torch and numpy have no order for them.
+        ranks = (total >= truth[:, None]).sum(axis=1) - 1
+        self._ranks[members] = ranks
+        return ranks
+
+    def _absent(self, digests: Sequence[str], record: Record | None) -> Result:
+        if record is not None and record.failed:
+            return Result(failed=record.failed)
+        for digest in digests:
+            if digest in self.failures:
+                return Result(failed=self.failures[digest])
+        return Result(missing="not run yet")
+
+    @cached_property
+    def measured(self) -> int:
+        """How many records the plan's cells found."""
+        return sum(1 for r in self._read.values() if r is not None)
+
+
+def _count(cell: Cell, numbers: Mapping[str, Any]) -> Any:
+    """A count in the claim's unit, a setting, or the text of a stage; None where it was not read."""
+    if cell.kind == "setting":
+        value = numbers.get(cell.extra.get("setting", ""))
+        return ", ".join(map(str, value)) if isinstance(value, list) else value
+    if cell.quantity == "composition":
+        layers = numbers["composition"].get(cell.extra.get("stage", ""))
+        return None if layers is None else " ".join(layers)
+    value = numbers.get(cell.quantity)
+    return None if value is None else Decimal(value) / UNITS.get(cell.unit, Decimal(1))
+
+
+def _index_farthest(cell: Cell, values: Sequence[Any]) -> int:
+    """Which of several values lies farthest from the claim: each net must bear out the number."""
+    aim = cell.claim.printed.value if cell.claim else None
+    if len(values) == 1 or aim is None:
+        text = cell.claim.printed.text if cell.claim else ""
+        return next((i for i, v in enumerate(values) if isinstance(v, str) and v != text), 0)
+    return max(range(len(values)), key=lambda i: abs(Decimal(str(values[i])) - aim))
+
+
+def _farthest(cell: Cell, values: Sequence[Any]) -> Any:
+    if any(v is None for v in values):
+        return None
+    text = cell.claim.printed.text if cell.claim else ""
+    if len(values) > 1 and (ends := re.fullmatch(r"\d+(\s*[–-]\s*)\d+", text)):
+        # A range over nets claims its ends.
+        return f"{min(values):f}{ends[1]}{max(values):f}"
+    return values[_index_farthest(cell, values)]

@@ -1,0 +1,422 @@
+"""Scores per image: the fast engine beside slow twins, and ranks beside a plain sort."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from repro import architectures, protocols
+from repro.errors import JobError, ReproError
+from repro.evaluate import error, rank_of_truth
+from repro.evaluate.dense import fully_convolutional
+from repro.evaluate.engine import BATCH, scores, validation_error
+from repro.schema import Build, ViewSet
+from torch import nn
+from torch.nn import functional as F
+
+PROXY = "+width=1/8+input=32+classes=10+pools=3"
+MEAN, SCALE = [120.0, 110.0, 100.0], 1 / 64
+
+
+def view_set(name: str, Q: int, crop: int = 32) -> ViewSet:
+    return protocols.resolve([name], [Q], crop)[0][1]
+
+
+def make(text: str, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """A net with weights that keep signals of unit size, in evaluation mode."""
+    net = architectures.make(Build.parse(text)).to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, p in net.named_parameters():
+            bound = 0.1 if name.endswith("bias") else (6 / p[0].numel()) ** 0.5
+            p.uniform_(-bound, bound, generator=generator)
+    return net.eval()
+
+
+def pictures(n: int, height: int = 72, width: int = 72) -> np.ndarray:
+    """Noise that is coarse enough to survive a rescale, uint8 (n, height, width, 3)."""
+    small = np.random.default_rng(0).integers(0, 256, (n, 9, 9, 3))
+    return small.repeat(height // 9 + 1, 1).repeat(width // 9 + 1, 2)[:, :height, :width].astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    return make("vgg:B" + PROXY)
+
+
+# The class map
+
+
+def convolved(net: nn.Module, x: torch.Tensor, side: int) -> torch.Tensor:
+    """The class map the slow way: fc6 as a convolution with windows of `side`, fc7 and fc8 as 1x1."""
+    x = net.features(x)
+    for layer in net.classifier:
+        if isinstance(layer, nn.Linear):
+            x = F.conv2d(x, layer.weight.view(layer.out_features, -1, side, side), layer.bias)
+            side = 1
+        else:
+            x = layer(x)
+    return x
+
+
+@pytest.mark.parametrize("text", ["vgg:A-LRN" + PROXY, "vgg:C" + PROXY, "vgg:D+width=1/16+classes=10"])
+def test_at_the_training_size_dense_is_the_plain_classifier(text):
+    """One cell, and the very logits of the net."""
+    net = make(text)
+    side = 32 if PROXY in text else 224
+    x = torch.randn(2, 3, side, side, dtype=torch.float64)
+    with torch.inference_mode():
+        found = fully_convolutional(net)(x)
+
+        assert found.shape == (2, 10, 1, 1)
+        assert torch.equal(found[:, :, 0, 0], net(x))
+
+
+@pytest.mark.parametrize(
+    ("text", "height", "width"),
+    [
+        ("vgg:B" + PROXY, 40, 40),
+        ("vgg:B" + PROXY, 72, 72),
+        ("vgg:B" + PROXY, 45, 61),
+        ("vgg:C" + PROXY, 33, 79),
+        ("vgg:D+width=1/16+classes=10", 256, 301),
+        ("vgg:A+width=1/16+classes=10", 225, 289),
+    ],
+)
+def test_the_class_map_is_that_of_a_plain_convolution(text, height, width):
+    """fc6 over unfolded windows equals fc6 as a 4x4 or 7x7 convolution, and the map has the size of the arithmetic."""
+    net, x = make(text), torch.randn(2, 3, height, width, dtype=torch.float64)
+    stride, window = (8, 4) if PROXY in text else (32, 7)
+    with torch.inference_mode():
+        found, expected = fully_convolutional(net)(x), convolved(net, x, window)
+
+    assert tuple(found.shape[2:]) == protocols.map_size(height, width, stride, window)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+class Unpadded(nn.Module):
+    """A classifier of 12x12 pixels without padding, stride 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(5, 4, 2))
+        self.classifier = nn.Sequential(nn.Linear(4 * 16, 6), nn.ReLU(), nn.Linear(6, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(x).flatten(1))
+
+
+def test_without_padding_each_cell_is_the_net_on_the_window_under_it():
+    """What dense evaluation stands for, where no padding comes between."""
+    net, x = Unpadded().double(), torch.randn(2, 3, 20, 26, dtype=torch.float64)
+    with torch.inference_mode():
+        found = fully_convolutional(net)(x)
+
+        assert tuple(found.shape[2:]) == (5, 8)
+        for i in range(5):
+            for j in range(8):
+                window = x[:, :, 2 * i : 2 * i + 12, 2 * j : 2 * j + 12]
+                torch.testing.assert_close(found[:, :, i, j], net(window), rtol=1e-12, atol=1e-12)
+
+
+def test_an_image_below_the_window_is_refused():
+    """The message gives the image, the map and the window."""
+    with pytest.raises(ReproError, match=r"an image of \(24, 40\) leaves a map of \(3, 5\), smaller than .* 4 x 4"):
+        fully_convolutional(make("vgg:A" + PROXY))(torch.zeros(1, 3, 24, 40, dtype=torch.float64))
+
+
+def test_a_net_that_has_no_dense_form_is_refused():
+    """The message says what is needed and which protocols remain."""
+    with pytest.raises(ReproError, match="Sequential has none: use the protocol grid, ten or centre"):
+        fully_convolutional(nn.Sequential(nn.Linear(3, 3)))
+
+
+# The engine beside slow twins
+
+
+def weights_along(size: int, target: int) -> np.ndarray:
+    """Bilinear weights with antialias, (target, size): a triangle as wide as the step, cut at the edges."""
+    step = size / target
+    reach = max(step, 1.0)
+    found = np.zeros((target, size))
+    for i in range(target):
+        centre = (i + 0.5) * step
+        for j in range(size):
+            if int(max(centre - reach + 0.5, 0)) <= j < int(min(centre + reach + 0.5, size)):
+                found[i, j] = max(0.0, 1 - abs(j + 0.5 - centre) / reach)
+        found[i] /= found[i].sum()
+    return found
+
+
+def by_loops(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image (H, W, 3) rescaled by the weights above, in float64."""
+    rows, columns = weights_along(image.shape[0], height), weights_along(image.shape[1], width)
+    return np.stack([rows @ image[:, :, c].astype(np.float64) @ columns.T for c in range(3)], axis=2)
+
+
+def by_pil(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image (H, W, 3) rescaled by PIL in its float mode, which does not round pixels."""
+    planes = [Image.fromarray(image[:, :, c].astype(np.float32)) for c in range(3)]
+    return np.stack([np.asarray(p.resize((width, height), Image.Resampling.BILINEAR)) for p in planes], axis=2)
+
+
+def one_by_one(net: nn.Module, image: np.ndarray, views: ViewSet, rescale=by_loops) -> np.ndarray:
+    """Scores of one image the slow way: each view cut by itself from a fresh rescale and forwarded alone."""
+    found = []
+    for view in protocols.views(views, *image.shape[:2]):
+        top, left, height, width = view.box
+        pixels = rescale(image, *view.size)[top : top + height, left : left + width]
+        if view.flip:
+            pixels = pixels[:, ::-1]
+        x = torch.tensor(((pixels - MEAN) * SCALE).transpose(2, 0, 1)[None], dtype=torch.float64)
+        with torch.inference_mode():
+            logits = convolved(net, x, 4).mean((2, 3)) if views.kind == "dense" else net(x)
+        found.append(logits[0].softmax(0).numpy())
+    return np.mean(found, axis=0)
+
+
+@pytest.mark.parametrize("rescale", [by_loops, by_pil])
+@pytest.mark.parametrize("shape", [(72, 72), (37, 50), (90, 61)], ids=str)
+@pytest.mark.parametrize("name", ["dense", "grid", "ten", "centre"])
+def test_scores_are_those_of_each_view_taken_alone(net, name, shape, rescale):
+    """Batches, buckets and shared rescales change nothing but rounding: up and down, square and not."""
+    views, images = view_set(name, 43), pictures(2, *shape)
+    found = scores(net, images, [views], MEAN, SCALE, dtype="float64")[views]
+
+    expected = [one_by_one(net, image, views, rescale) for image in images]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+def test_float32_scores_are_near_the_float64_ones(net):
+    """The default precision is good for five digits of a probability."""
+    images, sets = pictures(3), [view_set("dense", 56), view_set("grid", 40)]
+    exact = scores(net, images, sets, MEAN, SCALE, dtype="float64")
+    found = scores(copy.deepcopy(net).float(), images, sets, MEAN, SCALE)
+
+    for views in sets:
+        np.testing.assert_allclose(found[views], exact[views], rtol=0, atol=1e-5)
+
+
+def test_bfloat16_scores_are_near_and_still_float32(net):
+    """Autocast is good for two digits; averaging is done in float32."""
+    images, views = pictures(3), view_set("ten", 40)
+    exact = scores(net, images, [views], MEAN, SCALE, dtype="float64")[views]
+    found = scores(copy.deepcopy(net).float(), images, [views], MEAN, SCALE, dtype="bfloat16")[views]
+
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, exact, rtol=0, atol=0.05)
+    np.testing.assert_allclose(found.sum(1), 1, rtol=0, atol=1e-5)
+
+
+def test_view_sets_asked_for_together_equal_those_asked_for_alone(net):
+    """Sharing one pass changes nothing at all, and each row is a distribution."""
+    images = pictures(5)
+    sets = [view_set(name, Q) for name in ("dense", "grid", "centre") for Q in (40, 72)]
+    together = scores(net, images, sets, MEAN, SCALE, dtype="float64")
+
+    assert list(together) == sets
+    for views in sets:
+        assert np.array_equal(together[views], scores(net, images, [views], MEAN, SCALE, dtype="float64")[views])
+        np.testing.assert_allclose(together[views].sum(1), 1, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("batch", "pixels"), [(1, 1), (3, 32 * 32), (4, 10_000), (64, 10**7)])
+def test_batches_change_scores_by_rounding_only(net, batch, pixels):
+    """However few images or pixels go at once, the scores are the same."""
+    images, sets = pictures(7), [view_set("dense", 48), view_set("grid", 40)]
+    expected = scores(net, images, sets, MEAN, SCALE, dtype="float64")
+    found = scores(net, images, sets, MEAN, SCALE, dtype="float64", batch=batch, pixels=pixels)
+
+    for views in sets:
+        np.testing.assert_allclose(found[views], expected[views], rtol=0, atol=1e-6)
+
+
+def test_the_first_images_score_the_same_among_more(net):
+    """Full batches are cut in the same places whatever comes after them, so that their scores are equal to the bit."""
+    images, views = pictures(11), view_set("grid", 40)
+    few = scores(net, images[:8], [views], MEAN, SCALE, dtype="float64", batch=4)[views]
+    more = scores(net, images, [views], MEAN, SCALE, dtype="float64", batch=4)[views]
+
+    assert np.array_equal(few, more[:8])
+
+
+def test_images_of_mixed_sizes_come_back_in_their_order(net):
+    """Buckets by size do not show in the result."""
+    shapes = [(72, 72), (50, 61), (72, 72), (61, 50), (50, 61), (72, 72), (40, 90)]
+    images = [pictures(len(shapes), *shape)[i] for i, shape in enumerate(shapes)]
+    sets = [view_set("dense", 40), view_set("ten", 48)]
+    found = scores(net, iter(images), sets, MEAN, SCALE, dtype="float64", batch=2)
+
+    for views in sets:
+        alone = [scores(net, image[None], [views], MEAN, SCALE, dtype="float64")[views][0] for image in images]
+        np.testing.assert_allclose(found[views], alone, rtol=0, atol=1e-6)
+
+
+def test_images_in_flight_are_bounded(net):
+    """An endless variety of sizes never waits for more than four batches and the image at hand."""
+    drawn, most = 0, 0
+
+    def source():
+        nonlocal drawn
+        for i in range(40):
+            drawn += 1
+            yield pictures(1, 32 + i, 40)[0]
+
+    def watch(done: int) -> None:
+        nonlocal most
+        most = max(most, drawn - done)
+
+    views = view_set("centre", 32)
+    found = scores(net, source(), [views], MEAN, SCALE, dtype="float64", batch=2, progress=watch)[views]
+
+    assert found.shape == (40, 10)
+    assert most <= 4 * 2 + 1
+
+
+def test_progress_counts_up_to_all_images(net):
+    """The callable is told how many images are done after each batch."""
+    seen: list[int] = []
+    scores(net, pictures(5), [view_set("centre", 40)], MEAN, SCALE, dtype="float64", batch=2, progress=seen.append)
+
+    assert seen == [2, 4, 5]
+
+
+@pytest.mark.parametrize("name", ["dense", "grid", "ten"])
+def test_a_mirrored_image_has_the_same_scores(net, name):
+    """With flips, left and right are alike."""
+    images, views = pictures(3), view_set(name, 48)
+    found, mirrored = (scores(net, i, [views], MEAN, SCALE, dtype="float64")[views] for i in (images, images[:, :, ::-1]))
+
+    np.testing.assert_allclose(found, mirrored, rtol=0, atol=1e-6)
+
+
+def test_an_image_of_the_mean_colour_is_the_padding_itself(net):
+    """The mean is subtracted before the net, so that zero padding stands for the mean colour: inputs are all zero."""
+    images, views = np.full((1, 72, 72, 3), 100, np.uint8), view_set("dense", 40)
+    found = scores(net, images, [views], [100.0] * 3, SCALE, dtype="float64")[views]
+    with torch.inference_mode():
+        logits = convolved(net, torch.zeros(1, 3, 40, 40, dtype=torch.float64), 4).mean((2, 3))
+
+    np.testing.assert_allclose(found, logits.softmax(1), rtol=0, atol=1e-6)
+
+
+def test_the_net_is_left_as_it_was():
+    """Dropout is off while scoring; modes, weights and their layout come back as they were, each module's own."""
+    net = make("vgg:A" + PROXY, torch.float32).train()
+    net.features.block2.eval()
+    modes = [m.training for m in net.modules()]
+    before = {name: (p.clone(), p.stride()) for name, p in net.state_dict().items()}
+    images, views = pictures(2), view_set("dense", 40)
+    first, second = (scores(net, images, [views], MEAN, SCALE)[views] for _ in range(2))
+
+    assert np.array_equal(first, second)
+    assert [m.training for m in net.modules()] == modes
+    assert all(torch.equal(p, before[k][0]) and p.stride() == before[k][1] for k, p in net.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("images", "text"),
+    [
+        (np.zeros((2, 40, 40, 3), np.float32), r"image 0 is float32 of shape \(40, 40, 3\); expected uint8"),
+        (np.zeros((2, 40, 40), np.uint8), r"image 0 is uint8 of shape \(40, 40\); expected uint8 \(height, width, 3\)"),
+        (np.zeros((0, 40, 40, 3), np.uint8), "there is no image to score"),
+    ],
+    ids=["float", "grey", "none"],
+)
+def test_images_that_are_not_rgb_bytes_are_a_failed_job(net, images, text):
+    """Pixels of another range would be scored without a word otherwise."""
+    with pytest.raises(JobError, match=text):
+        scores(net, images, [view_set("centre", 40)], MEAN, SCALE, dtype="float64")
+
+
+@pytest.mark.parametrize("field", ["resize", "cells", "views"])
+def test_a_view_set_that_the_engine_does_not_know_is_refused(net, field):
+    """A record never says one thing of its averaging where the engine did another."""
+    views = ViewSet("grid", 40, 32, 5, **{field: "other"})
+    with pytest.raises(ReproError, match=r"only .* are known for resize, cells and views"):
+        scores(net, pictures(1), [views], MEAN, SCALE, dtype="float64")
+
+
+def test_a_dtype_that_is_not_the_nets_is_refused(net):
+    """The dtype of a record is the one that was used."""
+    with pytest.raises(ReproError, match=r"dtype 'float32' does not go with a net in torch.float64"):
+        scores(net, pictures(1), [view_set("centre", 40)], MEAN, SCALE, dtype="float32")
+
+
+def test_the_validation_error_is_that_of_the_dense_protocol():
+    """What training watches is what the table measures at one scale."""
+    net, images = make("vgg:A" + PROXY, torch.float32), pictures(BATCH + 3)
+    views = view_set("dense", 40)
+    found = scores(net, images, [views], MEAN, SCALE)[views]
+    labels = found.argmax(1)
+    labels[: BATCH // 2] = found[: BATCH // 2].argmin(1)
+
+    expected = 100 * (BATCH // 2) / (BATCH + 3)
+    assert validation_error(net, images, labels, 40, MEAN, SCALE) == pytest.approx(expected)
+
+
+# Ranks
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=4, max_size=4), min_size=1, max_size=6), st.data())
+def test_the_rank_is_the_worst_place_in_any_sorted_order(rows, data):
+    """Sorted by falling score with the truth behind its equals, the rank is where the truth stands."""
+    table = np.array([*rows, [3, 2, 1, 0]], dtype=np.float32)
+    labels = data.draw(st.lists(st.integers(0, 3), min_size=len(table), max_size=len(table)))
+    expected = []
+    for row, label in zip(table, labels, strict=True):
+        order = sorted(range(4), key=lambda c, row=row, label=label: (-row[c], c == label))
+        expected.append(order.index(label))
+
+    assert rank_of_truth(table, labels).tolist() == expected
+
+
+def test_a_tie_counts_against_the_net():
+    """Two classes with the highest score: neither is right."""
+    table = np.array([[0.4, 0.4, 0.2], [0.5, 0.3, 0.2]])
+
+    assert rank_of_truth(table, [0, 0]).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ([[0.5, np.nan], [0.4, 0.6]], "scores of 1 of 2 images are not finite: the net has diverged"),
+        ([[0.5, np.inf], [np.nan, 0.6]], "scores of 2 of 2 images are not finite: the net has diverged"),
+        ([[0.5, 0.5], [0.5, 0.5]], "every image has the same score for all classes: the net is dead"),
+    ],
+)
+def test_scores_that_tell_nothing_are_a_failure_for_good(table, text):
+    """NaN and constant scores would have no error at all under a count of greater scores."""
+    with pytest.raises(JobError) as e:
+        rank_of_truth(np.array(table), [0, 0])
+
+    assert e.value.reason == text
+    assert e.value.final
+
+
+@pytest.mark.parametrize(
+    ("table", "labels", "text"),
+    [
+        (np.zeros((0, 3)), [], "no image was scored"),
+        (np.eye(3), [0, 1, 3], "labels from 0 to 3 do not fit 3 classes"),
+        (np.eye(3), [0, 1, -1], "labels from -1 to 1 do not fit 3 classes"),
+        (np.eye(3), [0, 1], r"scores of shape \(3, 3\) do not go with labels of shape \(2,\)"),
+    ],
+)
+def test_labels_that_do_not_fit_are_told(table, labels, text):
+    """A label -1 would be read as the last class otherwise."""
+    with pytest.raises(JobError, match=text):
+        rank_of_truth(table, labels)
+
+
+def test_the_error_is_the_share_beyond_the_first_k():
+    """Ranks 0, 1, 4, 5 make 75 % at top-1 and 25 % at top-5."""
+    assert [error(np.array([0, 1, 4, 5]), k) for k in (1, 5)] == [75.0, 25.0]
