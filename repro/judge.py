@@ -9,7 +9,7 @@ is incomparable, whatever its value.
 Relations are judged by errors on the same images. One set of weights under two protocols: images
 are the unit; exact McNemar, with several seeds its extension to sums over the seeds. Two
 trainings: the training is the unit. From three seeds a side, seeds and images are both at random
-(Obuchowski and Rockette 1995, Hillis 2007). With fewer, the p-value speaks of these weights only,
+(Obuchowski and Rockette 1995, Howe 1974). With fewer, the p-value speaks of these weights only,
 and nothing is concluded unless the effect exceeds 2 sqrt(2) times the known spread over seeds:
 two standard deviations of a difference of two trainings, for one net's seeds differ by as much
 as McNemar finds significant (Bouthillier et al., Accounting for Variance, MLSys 2021).

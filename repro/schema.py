@@ -245,6 +245,7 @@ class Record:
     files: Mapping[str, str]
     environment: Mapping[str, Any]
     seconds: float
+    created: float  # seconds since the epoch
     failed: str | None = None
 
 

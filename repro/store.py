@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -108,7 +109,8 @@ class Store:
                 os.fsync(stream.fileno())
             sums[key] = file_digest(source)
             os.replace(source, path.with_name(f"{digest}.{key}"))
-        record = Record(VERSION, digest, kind, name, dict(spec), dict(numbers), sums, dict(environment), seconds, failed)
+        now = time.time()
+        record = Record(VERSION, digest, kind, name, dict(spec), dict(numbers), sums, dict(environment), seconds, now, failed)
         write_whole(path, json.dumps(asdict(record), indent=1, sort_keys=True) + "\n")
         return record
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+from torchvision.models import vgg as theirs
+
 from repro import architectures
 from repro.architectures.vgg import CONFIGURATIONS, LRN
 from repro.errors import ReproError
 from repro.schema import Build
-from torch import nn
-from torchvision.models import vgg as theirs
 
 PROXY = "+width=1/8+input=32+classes=10+pools=3"
 

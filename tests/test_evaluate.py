@@ -10,14 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
 from repro import architectures, protocols
 from repro.errors import JobError, ReproError
 from repro.evaluate import error, rank_of_truth
 from repro.evaluate.dense import fully_convolutional
 from repro.evaluate.engine import BATCH, scores, validation_error
 from repro.schema import Build, ViewSet
-from torch import nn
-from torch.nn import functional as F
 
 PROXY = "+width=1/8+input=32+classes=10+pools=3"
 MEAN, SCALE = [120.0, 110.0, 100.0], 1 / 64
@@ -291,7 +292,9 @@ def test_progress_counts_up_to_all_images(net):
 def test_a_mirrored_image_has_the_same_scores(net, name):
     """With flips, left and right are alike."""
     images, views = pictures(3), view_set(name, 48)
-    found, mirrored = (scores(net, i, [views], MEAN, SCALE, dtype="float64")[views] for i in (images, images[:, :, ::-1]))
+    found, mirrored = (
+        scores(net, i, [views], MEAN, SCALE, dtype="float64")[views] for i in (images, images[:, :, ::-1])
+    )
 
     np.testing.assert_allclose(found, mirrored, rtol=0, atol=1e-6)
 

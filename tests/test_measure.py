@@ -6,11 +6,12 @@ import json
 
 import pytest
 import torch
+from torch import nn
+
 from repro import architectures
 from repro.errors import JobError, ReproError
 from repro.measure import agree, cross_check, measure
 from repro.schema import Build
-from torch import nn
 
 NETS = ["A", "A-LRN", "B", "B+filters=5x5", "C", "D", "E"]
 PROXY = "+width=1/8+input=32+classes=10+pools=3"

@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms import functional as tv
+
 from repro import protocols
 from repro.errors import ReproError
 from repro.schema import ViewSet
-from torchvision.transforms import functional as tv
 
 sides = st.integers(1, 300)
 

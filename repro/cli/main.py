@@ -122,7 +122,7 @@ def run(dry_run: bool, no_mlflow: bool, as_json: bool, jobs: int | None, device:
         begun = f"; {len(stop.begun)} go on from their last epoch" if stop.begun else ""
         again = " ".join(["repro", *sys.argv[1:]])
         return _end(INTERRUPTED, f"interrupted: {kept}{begun}. To go on: {again}")
-    page = None if no_mlflow else _track(outcome, prepared, lines)
+    page = [] if no_mlflow or outcome.unmeasured else _track(outcome, prepared)
     show_outcome(outcome, options.store, as_json, page)
     return _finish(outcome)
 
@@ -134,15 +134,14 @@ def _cores() -> int:
         return os.cpu_count() or 1
 
 
-def _track(outcome: Outcome, prepared: Any, lines: Any) -> str:
+def _track(outcome: Outcome, prepared: Any) -> list[str]:
     """Send what was measured to MLflow; where that cannot be, say so and go on from the records."""
-    from .mlflow_rows import send
+    from .page import send
 
     try:
         return send(outcome, prepared)
     except Exception as error:
-        lines.say(f"MLflow was not updated ({type(error).__name__}: {error}); the records are complete")
-        return ""
+        return [f"not updated ({type(error).__name__}: {error}); the records are complete"]
 
 
 def _finish(outcome: Outcome) -> int:
@@ -171,7 +170,7 @@ def diff(strict: bool, as_json: bool, **given: Any) -> int:
         return _end(NOTHING, f"there are no records under {options.store}; begin with `repro run`")
     prepared = pipeline.prepare(options, make_data=False, say=lambda text: None)
     outcome = pipeline.conclude(prepared, {})
-    show_outcome(outcome, options.store, as_json, None)
+    show_outcome(outcome, options.store, as_json)
     verdicts = [v.verdict for r in outcome.reports for v in [*r.cells, *r.relations]]
     if outcome.unmeasured:
         return _end(NOTHING, "nothing was measured; begin with `repro run`")
@@ -230,9 +229,10 @@ def show(table: str, as_json: bool, samples: Path | None, store: Path) -> int:
 @click.option("--port", default=5000, show_default=True, help="Port on 127.0.0.1.")
 def ui(store: Path, port: int) -> int:
     """Open the MLflow page on the records."""
-    from ..tracking import ui as page
+    from ..tracking.ui import ui as page
 
-    return page(store.resolve(), port)
+    page(store.resolve(), port, click.echo)
+    return OK
 
 
 @cli.command()

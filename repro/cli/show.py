@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..report import terminal
 from ..tables import find
 
 
-def show_outcome(outcome: Outcome, store: Path, as_json: bool, page: str | None) -> None:
+def show_outcome(outcome: Outcome, store: Path, as_json: bool, page: Sequence[str] = ()) -> None:
     """Tables and relations, and where the records and the page are; with `as_json` data alone."""
     if as_json:
         found = plain.tables(outcome)
@@ -28,8 +29,8 @@ def show_outcome(outcome: Outcome, store: Path, as_json: bool, page: str | None)
         terminal.show_table(out, report)
     out.print()
     out.print(f"records: {store}", markup=False)
-    if page:
-        out.print(f"MLflow page: repro ui ({page})" if "://" not in page else f"MLflow page: {page}", markup=False)
+    for place in page:
+        out.print(f"MLflow page: {place}", markup=False)
 
 
 def plan_lines(run: Run, slots: int) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
@@ -40,8 +40,8 @@ def scores(
     `images` is uint8 RGB, (N, H, W, 3) or any iterable of (H, W, 3) of mixed sizes. The net sees
     (pixel - mean) * scale, mean RGB in 0..255, taken after the rescale. Each image is rescaled once
     for each Q, in float on the device, and all view sets of that Q are served from it. `dtype` is
-    that of the net's parameters, or "bfloat16" for autocast. The net moves to `device`, is put in
-    evaluation mode and back again; its weights stay as they are.
+    that of the net's parameters, or "bfloat16" for autocast; TF32 is off. The net moves to `device`,
+    is put in evaluation mode and back again; its weights stay as they are.
 
     At most `batch` images of a size and `pixels` input pixels (at least one view) are in flight, so
     memory does not grow with N. Batches are cut in the same places whatever N is; an image's scores
@@ -62,7 +62,12 @@ def scores(
     order: list[NDArray[np.int64]] = []
     found: dict[ViewSet, list[NDArray[np.float32]]] = {view_set: [] for view_set in view_sets}
     done = 0
-    with _evaluating(net), torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, dtype == "bfloat16"):
+    with (
+        _evaluating(net),
+        _plain_convolutions(),
+        torch.inference_mode(),
+        torch.autocast(place.type, torch.bfloat16, dtype == "bfloat16"),
+    ):
         for where, stack in _batches(images, batch):
             whole = torch.tensor(stack, device=place).permute(0, 3, 1, 2).to(kind)
             height, width = whole.shape[2:]
@@ -112,6 +117,14 @@ def _input_dtype(net: nn.Module, dtype: str) -> torch.dtype:
     if dtype != "bfloat16" and f"torch.{dtype}" != str(own):
         raise ReproError(f"dtype {dtype!r} does not go with a net in {own}; it is that or 'bfloat16'")
     return own
+
+
+def _plain_convolutions() -> AbstractContextManager[None]:
+    """No TF32, which torch lets cuDNN use, and no benchmarking: a GPU's float32 is float32. Nothing on a CPU."""
+    found: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return found
 
 
 @contextmanager

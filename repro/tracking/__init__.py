@@ -12,8 +12,7 @@ from typing import Any
 from filelock import Timeout
 
 from ..schema import RelationVerdict
-from .place import VIEW, address, connect, database, embedded, is_alive, locked, page, process, remember, synced
-from .place import without_password as plain
+from . import place
 from .rows import NUMBERS, ORDER, Entry, Row, digest, legal, metric_names, relations_note, row_note, view
 
 __all__ = ["Entry", "Link", "Row", "address", "sync"]
@@ -49,19 +48,21 @@ def sync(
     all changed, MLflow is not even imported; `force` looks all the same. Never raises for want of
     MLflow or of an answer from it: the records are the truth, and the link says why.
     """
-    uri = address(store_root, uri)
-    name, shown = f"{table} ({scale})", plain(uri)
+    uri = place.address(store_root, uri)
+    name, shown = f"{table} ({scale})", place.without_password(uri)
     names = metric_names(rows)
     several = len({r.seed for r in rows}) > 1
     wanted = {(r.key, r.seed): (r, _run_name(r, several), digest([r, names, several])) for r in rows}
     total = digest([title, relations, partial, [d for _, _, d in wanted.values()]])
-    done = synced(store_root).get(shown, {}).get(name, {})
-    if done.get("digest") == total and not force and (uri != embedded(store_root) or database(store_root).exists()):
-        return Link(name, shown, page(shown, done["id"]), 0, len(rows))
+    done = place.synced(store_root).get(shown, {}).get(name, {})
+    if done.get("digest") == total and not force and (uri != place.embedded(store_root) or place.database(store_root).exists()):
+        return Link(name, shown, place.page(shown, done["id"]), 0, len(rows))
+    if place.is_away(uri):
+        return Link(name, shown, reason=f"no MLflow server answers at {shown}; the results stand in the records")
     try:
-        with locked(store_root):
-            client = connect(uri)
-            where = (store_root.resolve() / "mlartifacts").as_uri() if uri == embedded(store_root) else None
+        with place.locked(store_root):
+            client = place.connect(uri)
+            where = (store_root.resolve() / "mlartifacts").as_uri() if uri == place.embedded(store_root) else None
             experiment = _experiment(client, name, where)
             kept = _clear(client, experiment, {k: d for k, (_, _, d) in wanted.items()}, partial, uri)
             new = [k for k in wanted if k not in kept]
@@ -69,16 +70,16 @@ def sync(
                 row, run_name, identity = wanted[key]
                 _write(client, experiment, table, scale, row, run_name, identity, names)
             _describe(client, experiment, table, title, scale, rows, relations, names)
-            remember(store_root, shown, name, {"digest": total, "id": experiment})
+            place.remember(store_root, shown, name, {"digest": total, "id": experiment})
     except ModuleNotFoundError as e:
         missing = "MLflow is not installed (pip install mlflow)" if e.name == "mlflow" else str(e)
         return Link(name, shown, reason=f"{missing}; the results stand in the records")
     except Timeout:
         return Link(name, shown, reason="another process has been writing to MLflow for two minutes; run again")
     except Exception as e:  # a view that cannot be written must not cost a run its results
-        first = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        first = place.without_password((str(e).strip().splitlines() or [type(e).__name__])[0], uri)
         return Link(name, shown, reason=f"MLflow at {shown} did not take the results: {first[:300]}")
-    return Link(name, shown, page(shown, experiment), len(new), len(kept))
+    return Link(name, shown, place.page(shown, experiment), len(new), len(kept))
 
 
 # One run
@@ -98,7 +99,7 @@ def _write(
     start = int(row.created * 1000)
     tags = {
         "repro.table": table, "repro.scale": scale, "repro.row": row.key, "repro.label": row.label or row.key,
-        "repro.seed": str(row.seed), "repro.digest": identity, "repro.pid": process(), "repro.verdict": row.worst,
+        "repro.seed": str(row.seed), "repro.digest": identity, "repro.pid": place.process(), "repro.verdict": row.worst,
         "mlflow.source.name": f"repro run {table}", "mlflow.source.type": "LOCAL",
         "mlflow.note.content": row_note(row), **({"mlflow.source.git.commit": row.git} if row.git else {}),
         **{f"env.{legal(k)}": str(v) for k, v in row.environment.items()},
@@ -175,7 +176,7 @@ def _clear(
     for run in runs:
         tags = run.data.tags
         if run.info.status == "RUNNING":  # nobody ends a killed process's run but the next one
-            if uri.startswith("http") and is_alive(tags.get("repro.pid", "")):
+            if uri.startswith("http") and place.is_alive(tags.get("repro.pid", "")):
                 continue
             client.set_terminated(run.info.run_id, "KILLED")
         else:
@@ -198,7 +199,7 @@ def _describe(
         "repro.table": table, "repro.scale": scale,
         "mlflow.experimentKind": "custom_model_development",  # without it the page asks each visitor
         "mlflow.note.content": relations_note(title, relations)[:_EXPERIMENT_TAG],
-        **({f"mlflow.sharedViewState.{VIEW}": columns} if len(columns) <= _EXPERIMENT_TAG else {}),
+        **({f"mlflow.sharedViewState.{place.VIEW}": columns} if len(columns) <= _EXPERIMENT_TAG else {}),
     }  # fmt: skip
     for key, value in tags.items():
         client.set_experiment_tag(experiment, key, value)

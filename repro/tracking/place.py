@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,9 +37,23 @@ def embedded(store_root: Path) -> str:
     return f"sqlite:///{database(store_root).as_posix()}"
 
 
-def without_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    return uri.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1) if "@" in parts.netloc else uri
+def without_password(text: str, uri: str | None = None) -> str:
+    """`text`, by default an address itself, without the user and password that `uri` bears."""
+    secret, at, _ = urlsplit(uri or text).netloc.rpartition("@")
+    return text.replace(secret + at, "") if at else text
+
+
+def is_away(uri: str) -> bool:
+    """Whether a server does not answer at all; MLflow's own client would ask for minutes."""
+    if not uri.startswith("http"):
+        return False
+    try:
+        with urllib.request.urlopen(f"{without_password(uri).rstrip('/')}/health", timeout=10):
+            return False
+    except urllib.error.HTTPError:  # it wants a password, or has no such page: but it is there
+        return False
+    except OSError:
+        return True
 
 
 @contextmanager

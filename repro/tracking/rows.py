@@ -69,15 +69,14 @@ def legal(name: str) -> str:
     """A name of ours as one part of an MLflow key; different names stay different.
 
     MLflow takes letters, digits, `_`, `-`, `.` and space, and `/` between parts. Any other
-    character becomes its code point between `-x` and `-`, and so does a `-` that would be read
-    as such a beginning. Names beyond 200 characters are cut, and end in a checksum.
+    character becomes its code point between `-x` and `-`, and so does a `-` before an `x`. Names beyond 200 characters are cut, and end in a checksum.
     """
 
     def coded(found: re.Match[str]) -> str:
         return f"-x{ord(found.group()):x}-"
 
     only_dots = r"\.|" if set(name) <= {"."} else ""
-    key = re.sub(only_dots + r"[^\w.\- ]|-(?=x[0-9a-f]+-)", coded, name) or "-x-"
+    key = re.sub(only_dots + r"[^\w.\- ]|-(?=x)", coded, name) or "-x-"
     return key if len(key) <= 200 else f"{key[:180]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
@@ -105,12 +104,12 @@ def row_note(row: Row) -> str:
 
 def relations_note(title: str, relations: Sequence[RelationVerdict]) -> str:
     """Title and relations of a table as Markdown, effects and intervals in points."""
-    head = ["the paper says", "where", "effect", "interval", "p", "p adjusted", "n", "seeds", "verdict", "reason"]
+    head = ["the paper says", "where", "verdict", "effect", "interval", "p", "p adjusted", "n", "seeds", "reason"]
     lines = [
         [
-            r.relation.text, r.relation.where, _text(r.effect, "+"),
+            r.relation.text, r.relation.where, r.verdict, _text(r.effect, "+"),
             f"{_text(r.interval[0], '+')} to {_text(r.interval[1], '+')}" if r.interval else "",
-            _text(r.p_value), _text(r.p_adjusted), str(r.n or ""), str(r.seeds or ""), r.verdict, r.reason,
+            _text(r.p_value), _text(r.p_adjusted), str(r.n or ""), str(r.seeds or ""), r.reason,
         ]
         for r in relations
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..errors import ReproError
-from .place import address, connect, database, embedded, locked, page, without_password
+from .place import address, connect, database, embedded, is_away, locked, page, without_password
 
 # A page compares slowly, and draws wrongly, beyond about a hundred runs (mlflow#21841).
 COMPARED = 100
@@ -32,6 +32,8 @@ def ui(store_root: Path, port: int = 5000, out: Callable[[str], None] = print) -
     uri = address(store_root)
     try:
         if uri.startswith("http"):
+            if is_away(uri):
+                raise ReproError(f"no MLflow server answers at {without_password(uri)} (MLFLOW_TRACKING_URI)")
             _say(links(store_root, without_password(uri)), out)
             return
         if uri == embedded(store_root) and not database(store_root).exists():

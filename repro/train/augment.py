@@ -31,8 +31,7 @@ class Augment:
 
     def draws(self, seed: int, epoch: int, count: int) -> Draws:
         """The draws of one epoch, a row an image."""
-        random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-        uniform = random.random((count, 4))
+        uniform = _stream(seed, epoch, 0).random((count, 4))
         sizes = np.asarray(self.sizes)
         S = sizes[(uniform[:, 0] * len(sizes)).astype(np.int64)]
         return Draws(
@@ -40,7 +39,7 @@ class Augment:
             top=(uniform[:, 1] * (S - self.crop + 1)).astype(np.int64),
             left=(uniform[:, 2] * (S - self.crop + 1)).astype(np.int64),
             flip=uniform[:, 3] < self.flip,
-            alpha=random.standard_normal((count, 3)) * self.colour,
+            alpha=_stream(seed, epoch, 1).standard_normal((count, 3)) * self.colour,
         )
 
 
@@ -103,8 +102,8 @@ class Order:
 
     def indices(self, epoch: int) -> list[np.ndarray]:
         """The image numbers of each batch of an epoch."""
-        random = np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[0, 0, 0, 1]))
-        return np.array_split(random.permutation(self.images), range(self.batch, self.images, self.batch))
+        order = _stream(self.seed, epoch, 2).permutation(self.images)
+        return np.array_split(order, range(self.batch, self.images, self.batch))
 
 
 class Batches:
@@ -152,6 +151,11 @@ def rescale(images: np.ndarray, S: int) -> np.ndarray:
         x = F.interpolate(x, size=(S, S), mode="bilinear", antialias=True).round().to(torch.uint8)
         out[start * 256 : start * 256 + len(chunk)] = x.permute(0, 2, 3, 1).numpy()
     return out
+
+
+def _stream(seed: int, epoch: int, kind: int) -> np.random.Generator:
+    """Uniforms, normals and the order have a stream each, so that a row never depends on their number."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, kind]))
 
 
 def _chunks(images: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -1,0 +1,117 @@
+"""An outcome as rows of the MLflow page: one for each row of a table and seed, from records alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+from ..pipeline import Outcome, Report, Run
+from ..schema import Record, System, Verdict
+from ..tracking import Entry, Row, sync
+
+
+def send(outcome: Outcome, run: Run) -> list[str]:
+    """Bring the page up to what was measured; returns where it is, and reasons why it is not."""
+    partial = bool(run.options.only or run.options.rows)
+    said = []
+    for report in outcome.reports:
+        rows = list(_rows(report, outcome, run))
+        if rows:
+            link = sync(
+                report.table.name, report.table.title, report.scale, rows, report.relations, run.options.store, partial=partial
+            )
+            said.append(link.reason or link.page or f"repro ui --store {run.options.store}")
+    return list(dict.fromkeys(said))
+
+
+def _rows(report: Report, outcome: Outcome, run: Run) -> Iterator[Row]:
+    cells: dict[str, list[Verdict]] = {}
+    for verdict in report.cells:
+        cells.setdefault(verdict.cell.row, []).append(verdict)
+    for number, (key, verdicts) in enumerate(cells.items()):
+        if all(v.result.value is None and v.verdict != "failed" for v in verdicts):
+            continue
+        trained = any(v.result.weights for v in verdicts)
+        for i, seed in enumerate(run.options.seeds if trained else run.options.seeds[:1]):
+            yield _row(report, outcome, run, key, number, seed, i, verdicts)
+
+
+def _row(
+    report: Report, outcome: Outcome, run: Run, key: str, number: int, seed: int, i: int, verdicts: list[Verdict]
+) -> Row:
+    records = _records(outcome, verdicts, i)
+    trained = [r for r in records if r.kind == "train"]
+    last = trained[-1] if trained else records[-1] if records else None
+    systems = [s for v in verdicts for e in v.cell.systems for s in e]
+    params = {"scale": report.scale, **(_params(systems[0], trained) if systems else {})}
+    log = run.store.file(trained[-1], "log.jsonl") if trained else None
+    curve = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log and log.is_file() else []
+    environment = last.environment if last else {}
+    datasets = [(n, str(f), "training") for r in trained for n, f in r.spec["data"].items()]
+    datasets += [(r.spec["dataset"], r.spec["fingerprint"], "evaluation") for r in records if r.kind == "scores"]
+    return Row(
+        key=key,
+        seed=seed,
+        number=number,
+        entries=tuple(_entry(v, i) for v in verdicts),
+        label=report.table.rows[key].get("label", ""),
+        params=params,
+        metrics={k: r.numbers[k] for r in trained for k in ("val_error", "train_error", "loss")},
+        environment={k: str(v) for k, v in environment.items() if v},
+        datasets=tuple(dict.fromkeys(datasets)),
+        curve=tuple(curve),
+        files=tuple(run.store.file(r, "json").with_name(f"{r.digest}.json") for r in records),
+        git=str(environment.get("revision", "")),
+        created=last.created if last else 0.0,
+        seconds=sum(r.seconds for r in records),
+    )
+
+
+def _records(outcome: Outcome, verdicts: list[Verdict], i: int) -> list[Record]:
+    """The records behind a row under its seed, trainings before what was evaluated with them."""
+    found: dict[str, Record] = {}
+    for verdict in verdicts:
+        mine = verdict.result.weights[i] if verdict.result.weights else ()
+        for digest in verdict.result.records:
+            for kind in ("train", "scores", "measure", "settings"):
+                record = outcome.results.record(kind, digest)
+                if record and (not mine or digest in mine or record.spec.get("weights") in mine):
+                    found[digest] = record
+    return sorted(found.values(), key=lambda r: r.kind != "train")
+
+
+def _entry(verdict: Verdict, i: int) -> Entry:
+    claim, value, delta = verdict.cell.claim, verdict.result.value, verdict.delta
+    claimed = claim.printed.value if claim else None
+    if verdict.result.per_seed:
+        value = verdict.result.per_seed[i]
+        delta = None if delta is None or claimed is None else value - float(claimed)
+    if verdict.verdict == "incomparable":
+        delta = None
+    return Entry(
+        column=verdict.cell.column,
+        quantity=verdict.cell.quantity,
+        verdict=verdict.verdict,
+        printed=claim.printed.text if claim else "",
+        claimed=None if claimed is None else float(claimed),
+        measured=float(value) if isinstance(value, Decimal | int | float) else value,
+        delta=delta,
+        unit=verdict.cell.unit,
+        reason=verdict.reason,
+    )
+
+
+def _params(system: System, trained: list[Record]) -> dict[str, str]:
+    """Build, protocol and the recipe field by field, as the training's record holds them."""
+    params: dict[str, Any] = {"build": str(system.build), "recipe": system.recipe, "input": system.input}
+    if system.protocol:
+        params["S"] = "-".join(str(s) for s in dict.fromkeys(system.S))
+        params["Q"] = ", ".join(dict.fromkeys(str(v.Q) for _, v in system.protocol))
+        params["protocol"] = " and ".join(dict.fromkeys(v.kind for _, v in system.protocol))
+        params["dataset"] = system.dataset
+    for name, value in trained[-1].spec["recipe"].items() if trained else ():
+        for sub, inner in value.items() if isinstance(value, dict) else (("", value),):
+            params[f"recipe.{name}{'.' * bool(sub)}{sub}"] = inner
+    return {k: str(v) for k, v in params.items() if v not in ("", None)}
