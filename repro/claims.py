@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Claims:
                 if error.file:
                     raise
                 raise ReproError(error.message, table.file, self._blame(table, row, column, error.message)) from None
-        extra = {k: settings[k] for k in ("stage", "setting", "margin") if k in settings}
+        extra: dict[str, Any] = {k: settings[k] for k in ("stage", "setting", "margin") if k in settings}
         return Cell(table.name, row, column, claim, quantity, kind, unit, systems, extra)
 
     def _blame(self, table: Table, row: str, column: str, message: str) -> int:
@@ -83,7 +84,15 @@ class Claims:
         return table.line("rows", row)
 
     def _claim(
-        self, table: Table, row: str, column: str, settings: Mapping[str, Any], quantity: str, kind: str, unit: str, line: int
+        self,
+        table: Table,
+        row: str,
+        column: str,
+        settings: Mapping[str, Any],
+        quantity: str,
+        kind: str,
+        unit: str,
+        line: int,
     ) -> Claim | None:
         text = settings.get("printed", "-")
         if text == "-":
@@ -121,8 +130,12 @@ class Claims:
                     unknown = [k for k in net if k not in _FIELDS]
                     if unknown:
                         raise ReproError(f"nets: unknown key {unknown[0]!r}; known: {', '.join(_FIELDS)}")
-                    fields = {k: [v] if k in ("build", "Q", "protocol") and isinstance(v, str) else v for k, v in net.items()}
-                    members.append(self._system(table, {**settings, **fields}, (fields.get("build") or settings["build"])[0], kind))
+                    fields = {
+                        k: [v] if k in ("build", "Q", "protocol") and isinstance(v, str) else v for k, v in net.items()
+                    }
+                    members.append(
+                        self._system(table, {**settings, **fields}, (fields.get("build") or settings["build"])[0], kind)
+                    )
             return (tuple(members),)
         if not settings.get("build"):
             return () if settings.get("printed", "-") == "-" else self._no_build()
@@ -140,7 +153,11 @@ class Claims:
             check_build(net)
         pixels = int(settings.get("input", 224))
         if kind == "setting":
-            views = protocols.resolve(settings["protocol"], [int(q) for q in settings["Q"]], pixels) if "Q" in settings else ()
+            views = (
+                protocols.resolve(settings["protocol"], [int(q) for q in settings["Q"]], pixels)
+                if "Q" in settings
+                else ()
+            )
             return System(net, settings.get("recipe", ""), self._span(table, settings, True), "", views, pixels)
         if kind != "metric":
             return System(net, input=pixels)
@@ -157,9 +174,11 @@ class Claims:
         Q = [self._size(table, int(q)) for q in settings["Q"]]
         if settings["recipe"] not in table.paper.recipes:
             known = table.paper.recipes
-            raise ReproError(f"recipe {settings['recipe']!r} is not in {table.paper.file}{tables.near(settings['recipe'], known)}")
+            raise ReproError(
+                f"recipe {settings['recipe']!r} is not in {table.paper.file}{tables.near(settings['recipe'], known)}"
+            )
         words = [self.overrides["protocol"]] if "protocol" in self.overrides else settings["protocol"]
-        protocol = protocols.resolve(words, list(dict.fromkeys(Q)), pixels)
+        protocol = protocols.resolve(words, Q, pixels)
         return System(net, settings["recipe"], self._span(table, settings), dataset, protocol, pixels)
 
     def _size(self, table: Table, pixels: int) -> int:
@@ -211,22 +230,36 @@ class Claims:
             line = table.line("relations", id_)
             tests = {k: v for k in ("less", "not_better", "falls") if (v := getattr(model, k)) is not None}
             if len(tests) != 1:
-                raise ReproError(f"relation {id_!r} needs one of less, not_better, falls; it has {len(tests)}", table.file, line)
+                raise ReproError(
+                    f"relation {id_!r} needs one of less, not_better, falls; it has {len(tests)}", table.file, line
+                )
             ((test, sides),) = tests.items()
             try:
                 keys = self._sides(table, test, sides)
                 printed = parse(model.printed, numeric=True) if model.printed else None
             except ReproError as error:
-                raise ReproError(f"relation {id_!r}: {error.message}", table.file, table.line("relations", id_, test)) from None
+                raise ReproError(
+                    f"relation {id_!r}: {error.message}", table.file, table.line("relations", id_, test)
+                ) from None
             yield Relation(
-                id_, model.text, model.where, test, keys, table.file, line, model.margin, printed, model.unit, model.missing
+                id_,
+                model.text,
+                model.where,
+                test,
+                keys,
+                table.file,
+                line,
+                model.margin,
+                printed,
+                model.unit,
+                model.missing,
             )
 
     def _sides(self, table: Table, test: str, sides: Sequence[Any]) -> tuple[tuple[Key, Key], ...]:
         if test == "falls":
-            pairs: list[Any] = list(zip(sides, sides[1:], strict=False))
+            pairs: list[Any] = list(pairwise(sides))
         else:
-            pairs = sides if all(isinstance(s, list) for s in sides) else [sides]
+            pairs = list(sides) if all(isinstance(s, list) for s in sides) else [sides]
         keys = []
         for pair in pairs:
             if len(pair) != 2:
@@ -243,14 +276,21 @@ class Claims:
 
     def recipe(self, table: Table, name: str, full: bool = False) -> tuple[dict[str, Any], tables.Start | None]:
         """A recipe of the paper resolved for the scale, typed, and what it starts from."""
-        paper, chain, word = table.paper, [], name
+        paper, word = table.paper, name
+        chain: list[tuple[str, dict[str, Any]]] = []
         while word:
             if word not in paper.recipes or word in [w for w, _ in chain]:
-                raise ReproError(f"recipe {word!r} is unknown or goes in a circle", paper.file, tables._line(paper.lines, ("recipes",)))
+                raise ReproError(
+                    f"recipe {word!r} is unknown or goes in a circle",
+                    paper.file,
+                    tables._line(paper.lines, ("recipes",)),
+                )
             chain.append((word, dict(paper.recipes[word])))
             word = chain[-1][1].get("like", "")
         data: dict[str, Any] = {}
-        layers = [{k: v for k, v in r.items() if k not in ("like", "proxy", "where", "note")} for _, r in reversed(chain)]
+        layers = [
+            {k: v for k, v in r.items() if k not in ("like", "proxy", "where", "note")} for _, r in reversed(chain)
+        ]
         if self.scale == "proxy" and not full:
             layers += [r.get("proxy", {}) for _, r in reversed(chain)]
         if not full:
@@ -262,7 +302,11 @@ class Claims:
         if self.scale == "proxy" and not full and paper.proxy:
             data |= {k: paper.proxy.dataset.get(data.get(k, ""), data.get(k)) for k in ("dataset", "val")}
         model = tables.check(tables.Recipe, data, paper.file, paper.lines, bases)
-        begin = tables.check(tables.Start, start, paper.file, paper.lines, [(*b, "start") for b in bases]) if start else None
+        begin = (
+            tables.check(tables.Start, start, paper.file, paper.lines, [(*b, "start") for b in bases])
+            if start
+            else None
+        )
         return model.model_dump(), begin
 
 

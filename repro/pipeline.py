@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -107,8 +108,10 @@ class Run:
         record = self.store.read(kind, digest) if self.store.has(kind, digest) else None
         if record is None:
             return False
-        small = all(self.store.file(record, n).is_file() and self.store.file(record, n).stat().st_size < _SMALL for n in record.files)
-        void = small and bool(self.store.sound(record)) or not all(self.store.file(record, n).is_file() for n in record.files)
+        paths = [self.store.file(record, name) for name in record.files]
+        void = not all(p.is_file() for p in paths)
+        if not void and all(p.stat().st_size < _SMALL for p in paths):
+            void = bool(self.store.sound(record))
         if kind == "scores" and not void:
             weights = self.store.read("train", record.spec["weights"])
             void = weights is not None and weights.files.get("safetensors") != record.numbers["weights_sha256"]
@@ -170,9 +173,13 @@ def conclude(run: Run, failures: Mapping[str, str]) -> Outcome:
     for table, cells in run.selected:
         verdicts = [judge.cell(c, results.result(c), run.options.scale) for c in cells]
         relations = run.claims.relations(table) if _wants(run.options, "relation") and not run.options.rows else []
-        found: dict[tuple[str, str, str], Result] = {c.key: results.result(c) for c in run.claims.sides(table, relations)}
+        found: dict[tuple[str, str, str], Result] = {
+            c.key: results.result(c) for c in run.claims.sides(table, relations)
+        }
         spread = table.paper.proxy.seed_spread.get("top1_error") if table.paper.proxy else None
-        reports.append(Report(table, run.options.scale, verdicts, judge.relations(relations, found, spread, run.options.scale)))
+        reports.append(
+            Report(table, run.options.scale, verdicts, judge.relations(relations, found, spread, run.options.scale))
+        )
     return Outcome(reports, run.plan, results, failures=dict(failures))
 
 
@@ -199,9 +206,9 @@ class _Execution:
         plan = self.run.plan
         # Items wait under the digest of their job, or of the evaluation of some weights.
         self.items: dict[str, Callable[[], Job | None]] = {
-            d: (lambda j=j: None if self.run.has(j.kind, j.digest) else j) for d, j in plan.jobs.items()
+            d: partial(self._if_lacking, j) for d, j in plan.jobs.items()
         }
-        self.items |= {d: (lambda e=e: e.job(self.run.has)) for d, e in plan.evaluations.items()}
+        self.items |= {d: partial(e.job, self.run.has) for d, e in plan.evaluations.items()}
         self.needs = {d: j.needs for d, j in plan.jobs.items()} | {d: (e.weights,) for d, e in plan.evaluations.items()}
         lacking = {d: job for d, make in self.items.items() if (job := make())}
         self.waiting = dict.fromkeys(lacking)
@@ -236,11 +243,14 @@ class _Execution:
                 lock.release(force=True)
         return self.done, self.failures
 
+    def _if_lacking(self, job: Job) -> Job | None:
+        return None if self.run.has(job.kind, job.digest) else job
+
     def _left(self) -> float:
         """Expected seconds to the end, from the costs of what is not done."""
         items = [*self.waiting, *(item for item, _, _ in self.active.values())]
         longest = max((self.chain[i] for i in items), default=0.0)
-        return max(longest, sum(self.cost[i] for i in items) / max(1, self.executor.slots))
+        return max(longest, sum(self.cost[i] for i in items) / max(1, int(self.executor.slots)))
 
     def _start(self) -> None:
         for item in sorted(self.waiting, key=lambda i: -self.chain[i]):
@@ -290,7 +300,14 @@ class _Execution:
             outputs, seconds = future.result()
             for out in outputs:
                 self.run.store.commit(
-                    out.kind, out.digest, job.name, out.spec, out.numbers, out.files, environment(), seconds / len(outputs)
+                    out.kind,
+                    out.digest,
+                    job.name,
+                    out.spec,
+                    out.numbers,
+                    out.files,
+                    environment(),
+                    seconds / len(outputs),
                 )
             self.run.store.clear(item)
             self.done += 1
@@ -300,11 +317,15 @@ class _Execution:
         except JobError as error:
             if error.final and job.kind == "train":
                 # The same job would end the same way: this is its outcome, and is kept.
-                self.run.store.commit(job.kind, job.digest, job.name, job.spec, {}, {}, environment(), 0.0, error.reason)
+                self.run.store.commit(
+                    job.kind, job.digest, job.name, job.spec, {}, {}, environment(), 0.0, error.reason
+                )
                 self.run.store.clear(item)
             self._fail(item, error.reason)
         except OSError as error:
-            self._fail(item, f"{error.strerror or error}: {error.filename or self.run.store.root}; nothing of it was recorded")
+            self._fail(
+                item, f"{error.strerror or error}: {error.filename or self.run.store.root}; nothing of it was recorded"
+            )
         except Exception as error:  # a fault of the job's code must not end the other jobs
             log = self.run.store.root / "partial" / item / "worker.txt"
             self._fail(item, f"{type(error).__name__}: {error} (see {log})")

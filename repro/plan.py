@@ -133,7 +133,9 @@ class Planner:
             self.plan.jobs[key] = Job(kind, name, spec, (key,), needs, cost)
         return key
 
-    def _train(self, table: Table, build: Build, name: str, S: tuple[int, int], pixels: int, seed: int, depth: int = 0) -> str:
+    def _train(
+        self, table: Table, build: Build, name: str, S: tuple[int, int], pixels: int, seed: int, depth: int = 0
+    ) -> str:
         if depth > 20:
             raise ReproError(f"recipe {name!r} starts from itself", table.paper.file)
         recipe, start = self.claims.recipe(table, name)
@@ -164,7 +166,9 @@ class Planner:
         cost = recipe["epochs"] * data.get("images", 0) * 6e-4
         scale = f"{S[0]}" if S[0] == S[1] else f"{S[0]}..{S[1]}"
         plain = self._plain(table, build)
-        return self._job("train", f"train {plain} {name} S={scale} seed {seed}", spec, cost, (parent,) if parent else ())
+        return self._job(
+            "train", f"train {plain} {name} S={scale} seed {seed}", spec, cost, (parent,) if parent else ()
+        )
 
     def _plain(self, table: Table, build: Build) -> str:
         """The build as the table names it, without what the proxy adds."""

@@ -11,6 +11,7 @@ from .schema import Printed, Relation, RelationVerdict, Result
 
 Key = tuple[str, str, str]
 LEVEL = 0.05
+TWO_SIGMA = 0.02275  # the normal law's share beyond two standard deviations, on one side
 ENOUGH = 3  # seeds a side from which trainings themselves can be tested
 
 
@@ -35,7 +36,7 @@ class _Test:
 
     @property
     def is_decided(self) -> bool:
-        return abs(self.slack) > self.bound
+        return self.bound == 0 or abs(self.slack) > self.bound
 
     @property
     def holds(self) -> bool:
@@ -44,17 +45,32 @@ class _Test:
 
 @dataclass(frozen=True)
 class _Finding:
-    """A relation's tests brought down to one: the test shown, its p, and what the claim rests on."""
+    """A relation's tests brought down to one: the test shown, its p, and what the claim rests on.
+
+    `looks` is how many tests could have been shown in its place.
+    """
 
     relation: Relation
     support: tuple[_Test, ...]
     shown: _Test
     p: float
     how: str
+    looks: int = 1
 
     @property
     def is_reversed(self) -> bool:
         return self.shown.slack < 0
+
+    @property
+    def sigmas(self) -> float:
+        """Spreads of a difference that the gap must exceed: 2, and more where several were looked at."""
+        return 2.0 if self.looks == 1 else -stats.t_quantile(TWO_SIGMA / self.looks, math.inf)
+
+    @property
+    def undecided(self) -> list[_Test]:
+        if self.is_reversed:
+            return [self.shown] if abs(self.shown.slack) <= self.shown.bound * self.sigmas / 2 else []
+        return [t for t in self.support if not t.is_decided]
 
 
 def relations(
@@ -140,7 +156,8 @@ def _finding(relation: Relation, results: Mapping[Key, Result], spread: float | 
     """Run a relation's tests and choose the one that its verdict rests on.
 
     A conjunction rests on its weakest pair, a trend on its ends; either falls with a pair that is
-    reversed, whose p is multiplied by the number of pairs that could have been.
+    reversed, whose p is multiplied by the number of pairs that could have been. So is the chance
+    that the seeds alone explain it, where a known spread over seeds stands in for more seeds.
     """
     if relation.test == "falls":  # each cell's error above the next one's
         pairs = [(later, earlier) for earlier, later in relation.pairs]
@@ -156,15 +173,14 @@ def _finding(relation: Relation, results: Mapping[Key, Result], spread: float | 
         price = min(1.0, worst.p * among)
         if (worst.is_decided and worst.p < LEVEL) or any(t.slack < 0 for t in support):
             how = f", smallest p of {among} pairs times {among}" if among > 1 else ""
-            return _Finding(relation, support, worst, price, how)
+            return _Finding(relation, support, worst, price, how, among)
     how = f", largest p of {among} pairs" if len(support) > 1 else ", of the ends" if among > 1 else ""
     return _Finding(relation, support, weakest, weakest.p, how)
 
 
 def _conclude(found: _Finding, adjusted: float, family: int, spread: float | None, scale: str) -> RelationVerdict:
     shown, relation = found.shown, found.relation
-    undecided = [t for t in ((shown,) if found.is_reversed else found.support) if not t.is_decided]
-    if adjusted >= LEVEL or undecided or shown.slack == 0:
+    if adjusted >= LEVEL or found.undecided or shown.slack == 0:
         verdict = "inconclusive"
     else:
         verdict = "differs" if found.is_reversed else "match"
@@ -175,7 +191,7 @@ def _conclude(found: _Finding, adjusted: float, family: int, spread: float | Non
     elif found.is_reversed and shown is not found.support[0]:
         parts.append("a step of the trend that is reversed")
     if verdict == "inconclusive":
-        parts.append(_what_lacks(found, undecided, adjusted, family, spread))
+        parts.append(_what_lacks(found, adjusted, family, spread))
     else:
         parts.append(f"adjusted {_p(adjusted)}")
     if relation.printed and relation.printed.value is not None:
@@ -200,16 +216,17 @@ def _sentence(relation: Relation, test: _Test) -> str:
     return f"{test.first} errs {abs(test.effect):.2f} pp {'less' if test.effect > 0 else 'more'} than {test.second}"
 
 
-def _what_lacks(found: _Finding, undecided: list[_Test], adjusted: float, family: int, spread: float | None) -> str:
+def _what_lacks(found: _Finding, adjusted: float, family: int, spread: float | None) -> str:
     """Why nothing follows, and what would settle it."""
     shown = found.shown
-    if undecided:
+    if undecided := found.undecided:
         least = min(undecided, key=lambda t: abs(t.slack))
         side = "one training a side" if least.seeds == 1 else f"{least.seeds} trainings a side"
         if spread is None:
             return f"{side}, and the table states no spread over seeds; --seeds {ENOUGH} may settle it"
         gap = f"the gap {abs(least.slack):.2f}" + (" to the margin" if found.relation.test == "not_better" else "")
-        rule = f"{least.bound:.2f} (2*sqrt(2) x the spread over seeds, {spread:g})"
+        bound = found.sigmas * math.sqrt(2) * spread
+        rule = f"{bound:.2f} ({found.sigmas:.3g}*sqrt(2) x the spread over seeds, {spread:g})"
         return f"{side}: {gap} is within {rule}; --seeds {ENOUGH} may settle it"
     more = f"more seeds than {shown.seeds}" if shown.name.startswith("t ") else f"more images than {shown.images}"
     if found.p < LEVEL <= adjusted:

@@ -85,8 +85,8 @@ class Results:
                 return self._absent(lacking, None)
             ranks = self._fused(members)
             hits.append(ranks < k)
-            share = float(100 * hits[-1].mean())
-            per_seed.append(share if cell.quantity.endswith("accuracy") else 100 - share)
+            right, images = int(hits[-1].sum()), len(ranks)
+            per_seed.append(100 * (right if cell.quantity.endswith("accuracy") else images - right) / images)
             records += [*weights, *digests]
         return Result(
             value=sum(per_seed) / len(per_seed),
@@ -111,10 +111,11 @@ class Results:
                     labels = data["labels"]
                     part = data["scores"].astype(np.float64) * (float(weight) / len(members))
                 total = part if total is None else total + part
-        assert total is not None and labels is not None
+        assert total is not None
+        assert labels is not None
         truth = total[np.arange(len(labels)), labels]
         # Ties count against the net: torch and numpy have no order for them.
-        ranks = (total >= truth[:, None]).sum(axis=1) - 1
+        ranks: np.ndarray = (total >= truth[:, None]).sum(axis=1) - 1
         self._ranks[members] = ranks
         return ranks
 

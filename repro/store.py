@@ -1,9 +1,9 @@
 """Records on disk: written whole or not at all, checksummed, locked job by job.
 
-    VERSION
-    records/<kind>/<ab>/<digest>.json      with its files beside it, named <digest>.<file>
-    partial/<digest>/                      a job's own folder: checkpoint, log, what it makes
-    locks/<digest>.lock    data/<set>/     mlflow.db    mlartifacts/
+VERSION
+records/<kind>/<ab>/<digest>.json      with its files beside it, named <digest>.<file>
+partial/<digest>/                      a job's own folder: checkpoint, log, what it makes
+locks/<digest>.lock    data/<set>/     mlflow.db    mlartifacts/
 """
 
 from __future__ import annotations
@@ -38,9 +38,13 @@ class Store:
                 write_whole(marker, f"{VERSION}\n")
             found = marker.read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise ReproError(f"the store cannot be opened: {error.strerror}; choose another with --store", str(root)) from None
+            raise ReproError(
+                f"the store cannot be opened: {error.strerror}; choose another with --store", str(root)
+            ) from None
         if found != str(VERSION):
-            raise ReproError(f"the store has version {found}, this release reads {VERSION}; choose another with --store", str(root))
+            raise ReproError(
+                f"the store has version {found}, this release reads {VERSION}; choose another with --store", str(root)
+            )
 
     def _place(self, kind: str, digest: str) -> Path:
         return self.root / "records" / kind / digest[:2] / f"{digest}.json"
@@ -97,8 +101,8 @@ class Store:
         return folder
 
     def commit(
-        self, kind: str, digest: str, name: str, spec: Mapping[str, Any], numbers: Mapping[str, Any], files: Mapping[str, Path],
-        environment: Mapping[str, Any], seconds: float, failed: str | None = None,
+        self, kind: str, digest: str, name: str, spec: Mapping[str, Any], numbers: Mapping[str, Any],
+        files: Mapping[str, Path], environment: Mapping[str, Any], seconds: float, failed: str | None = None,
     ) -> Record:  # fmt: skip
         """Move a job's files into place and write its record last, by rename: whole or not at all."""
         path = self._place(kind, digest)
@@ -110,7 +114,9 @@ class Store:
             sums[key] = file_digest(source)
             os.replace(source, path.with_name(f"{digest}.{key}"))
         now = time.time()
-        record = Record(VERSION, digest, kind, name, dict(spec), dict(numbers), sums, dict(environment), seconds, now, failed)
+        record = Record(
+            VERSION, digest, kind, name, dict(spec), dict(numbers), sums, dict(environment), seconds, now, failed
+        )
         write_whole(path, json.dumps(asdict(record), indent=1, sort_keys=True) + "\n")
         return record
 
@@ -135,5 +141,3 @@ def write_whole(path: Path, text: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-

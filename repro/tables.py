@@ -6,11 +6,11 @@ import ast
 import difflib
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -253,7 +253,7 @@ def _read(path: Path) -> tuple[Any, dict[Where, int]]:
         text = path.read_text(encoding="utf-8")
         for event in yaml.parse(text, Loader=loader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
-                line = event.start_mark.line + 1
+                line = event.start_mark.line + 1 if event.start_mark else 1
                 raise ReproError("anchors, aliases and tags are not read; write the value out", str(path), line)
         node = yaml.compose(text, Loader=loader)
     except (OSError, UnicodeDecodeError) as error:
@@ -295,15 +295,18 @@ def check(model: type[T], data: Any, file: str, lines: Mapping[Where, int], base
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """The fields that may stand at `loc`, found by walking the models' annotations."""
-    names = {m.__name__: m for m in (Settings, Value, Row, RelationModel, Known, Optimizer, Schedule, Init, Augment)}
-    words = {"defaults": Settings, "columns": Settings, "rows": Row, "relations": RelationModel, "known": Known,
-             "values": Value, "optimizer": Optimizer, "schedule": Schedule, "init": Init, "augment": Augment,
-             "proxy": Proxy}  # fmt: skip
-    found: type[BaseModel] = model
+    """The fields that may stand at `loc`, found by walking down the models' annotations."""
     for part in loc:
-        found = names.get(str(part)) or words.get(str(part)) or found
-    return list(found.model_fields)
+        field = model.model_fields.get(str(part))
+        model = next(_models_in(field.annotation), model) if field else model
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
 
 
 def load_paper(folder: Path) -> Paper:
@@ -370,7 +373,9 @@ def _shown(path: Path) -> str:
         return str(path)
 
 
-def _known(model: TableModel, file: str, lines: Mapping[Where, int]) -> Iterable[tuple[tuple[str, str], dict[str, str]]]:
+def _known(
+    model: TableModel, file: str, lines: Mapping[Where, int]
+) -> Iterable[tuple[tuple[str, str], dict[str, str]]]:
     """Known differences by (row, column); `gives` must fall into the printed interval."""
     from .printed import parse
 
@@ -388,13 +393,19 @@ def _known(model: TableModel, file: str, lines: Mapping[Where, int]) -> Iterable
                 raise ReproError(f"known difference at {address!r}: no such cell", file, line)
             printed = cell if isinstance(cell, str) else cell.printed
             if not parse(printed).holds(gives):
-                raise ReproError(f"known difference at {address!r}: {known.gives} is {gives}, not {printed}", file, line)
+                raise ReproError(
+                    f"known difference at {address!r}: {known.gives} is {gives}, not {printed}", file, line
+                )
             yield (row, column), {"cause": known.cause, "gives": known.gives}
 
 
 _OPERATORS: dict[type, Callable[[Decimal, Decimal], Decimal]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Pow: operator.pow
-}  # fmt: skip
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
 
 
 def arithmetic(text: str, file: str = "", line: int = 0) -> Decimal:

@@ -108,7 +108,9 @@ def _evaluate(job: Job, inputs: Mapping[str, Path], out: Path, data: Path, devic
             raise JobError(f"{len(found[view])} scores for {len(images.labels)} images; nothing was recorded")
         ranks = rank_of_truth(found[view], images.labels)
         path = out / f"{digest}.npz"
-        np.savez_compressed(path, scores=found[view], ranks=ranks.astype(np.int32), labels=images.labels.astype(np.int32))
+        np.savez_compressed(
+            path, scores=found[view], ranks=ranks.astype(np.int32), labels=images.labels.astype(np.int32)
+        )
         numbers = {
             "images": len(ranks),
             "top1_error": float(100 * np.mean(ranks > 0)),

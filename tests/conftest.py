@@ -19,7 +19,9 @@ def repro():
     """The real command in a process of its own, from the root of the project."""
 
     def call(*words: object, code: int | None = 0, **options: object) -> subprocess.CompletedProcess[str]:
-        environment = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "COLUMNS", "MLFLOW_TRACKING_URI")}
+        environment = {
+            k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "COLUMNS", "MLFLOW_TRACKING_URI")
+        }
         done = subprocess.run(
             [sys.executable, "-m", "repro", *map(str, words)],
             capture_output=True,
@@ -47,7 +49,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture()
+@pytest.fixture
 def new_store(tmp_path: Path, data_root: Path) -> Path:
     """An empty store that has the proxy's sets already (linked, not copied)."""
     store = tmp_path / "store"

@@ -20,11 +20,9 @@ from repro.errors import JobError
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(data_root: Path) -> Path:
     """A folder in which the three sets have been made."""
-    folder = tmp_path_factory.mktemp("data")
-    data.ensure("digits-train", folder)
-    return folder
+    return data_root
 
 
 def test_importing_the_catalogue_loads_nothing_heavy() -> None:

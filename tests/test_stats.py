@@ -46,7 +46,7 @@ def difference(misses):
     ids=["Bentur 2009", "Cavo 2012", "nothing differs", "even", "by hand"],
 )
 def test_mcnemar_gives_the_published_figures(first, second, p):
-    """The two examples of Fagerland, Lydersen and Laake (2013), Table 5, and sums by hand."""
+    """The two examples of Fagerland, Lydersen and Laake (2013), and sums by hand."""
     assert stats.mcnemar(first, second) == pytest.approx(p, abs=5e-5)
     assert stats.mcnemar(second, first) == stats.mcnemar(first, second)
 

@@ -27,7 +27,12 @@ def test_a_record_is_read_back_as_it_was_written(tmp_path):
 
     record = store.read("train", "ab12")
     assert record is not None
-    assert (record.name, record.spec, record.numbers, record.seconds) == ("train vgg:A", {"seed": 0}, {"loss": 1.5}, 2.0)
+    assert (record.name, record.spec, record.numbers, record.seconds) == (
+        "train vgg:A",
+        {"seed": 0},
+        {"loss": 1.5},
+        2.0,
+    )
     assert store.file(record, "bin").read_text() == "weights"
     assert store.sound(record) == []
 

@@ -165,7 +165,9 @@ def test_rows_that_are_gone_leave_the_page_unless_the_table_is_partial(store: Pa
 def test_several_seeds_are_named_and_one_alone_is_not(store: Path) -> None:
     """A run per row and seed; with one seed the run bears the row's name."""
     brought([row(seed=0), row(seed=1)], store)
-    assert set(runs(store)) == {"D 256 seed 0", "D 256 seed 1"}
+    found = runs(store)
+    assert set(found) == {"D 256 seed 0", "D 256 seed 1"}
+    assert [found[f"D 256 seed {i}"].data.metrics["row"] for i in (0, 1)] == [1.0, 1.001]  # by which the page sorts
     brought([row(seed=0)], store)
     assert set(runs(store)) == {"D 256"}
 

@@ -23,7 +23,7 @@ from repro.architectures import make
 from repro.errors import JobError
 from repro.schema import Build
 from repro.train import recipe as words
-from repro.train.augment import Augment, Batches, Order, Statistics, rescale
+from repro.train.augment import Augment, Batches, Order, Statistics, rescale, sizes
 from repro.train.fit import check_learnt
 
 TINY = "vgg:{}+width=1/16+input=16+classes=4+pools=3"
@@ -164,9 +164,6 @@ def test_rescaling_to_the_same_size_changes_nothing(images: SimpleNamespace) -> 
 
 def test_scales_are_whole_numbers_by_the_recipes_step() -> None:
     """VGG draws every S from 256 to 512; the proxy, by its recipe, multiples of 8."""
-    assert train.fit.__module__ == "repro.train.fit"
-    from repro.train.augment import sizes
-
     assert sizes([256, 512], {}) == tuple(range(256, 513))
     assert sizes([40, 72], {"step": 8}) == (40, 48, 56, 64, 72)
     assert sizes([40, 40], {"step": 8}) == sizes([40], {}) == (40,)
@@ -180,10 +177,10 @@ def test_normal_initialisation_has_the_printed_variance() -> None:
     one, two, other = net("D"), net("D"), net("D")
     for some, seed in ((one, 1), (two, 1), (other, 2)):
         words.Initialiser.of({"name": "normal", "std": 0.1})(some, seed)
-    weights = torch.cat([p.flatten() for n, p in one.named_parameters() if n.endswith("weight")])
+    weights = torch.cat([p.detach().flatten() for n, p in one.named_parameters() if n.endswith("weight")])
     assert float(weights.var()) == pytest.approx(0.01, rel=0.05)
     assert abs(float(weights.mean())) < 0.001
-    assert all(float(p.abs().max()) == 0 for n, p in one.named_parameters() if n.endswith("bias"))
+    assert all(not p.any() for n, p in one.named_parameters() if n.endswith("bias"))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.equal(next(one.parameters()), next(other.parameters()))
 
@@ -192,7 +189,7 @@ def test_kaiming_initialisation_keeps_the_variance_of_its_input() -> None:
     """The standard deviation is sqrt(2 / fan in)."""
     layer = nn.Linear(200, 300)
     words.Initialiser.of({"name": "kaiming"})(layer, 0)
-    assert float(layer.weight.std()) == pytest.approx(0.1, rel=0.02)
+    assert float(layer.weight.detach().std()) == pytest.approx(0.1, rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["B", "C", "D", "E"])
@@ -315,11 +312,12 @@ def test_one_cycle_rises_to_the_recipes_rate_and_ends_near_zero() -> None:
     """The peak comes after the warm-up's part of all batches; momentum stays."""
     optimizer = words.optimizer(nn.Linear(2, 2), SMALL["optimizer"])
     schedule = words.schedule(optimizer, {"name": "one-cycle", "warmup": 0.25}, 100)
+    optimizer.step()  # torch warns of a schedule that steps first
     rates = []
     for _ in range(100):
         rates.append(optimizer.param_groups[0]["lr"])
         schedule.batch_done()
-    assert max(rates) == pytest.approx(0.01)
+    assert max(rates) == pytest.approx(0.01, rel=1e-3)
     assert 22 <= int(np.argmax(rates)) <= 26
     assert rates[-1] < 1e-4
     assert optimizer.param_groups[0]["momentum"] == 0.9
@@ -331,10 +329,10 @@ def test_one_cycle_rises_to_the_recipes_rate_and_ends_near_zero() -> None:
 def test_a_training_learns_and_leaves_weights_and_log(images: SimpleNamespace, tmp_path: Path) -> None:
     """Float32 weights with the mean and scale that belong to them, and a line an epoch."""
     seen: list[dict[str, Any]] = []
-    numbers = fit(images, tmp_path, job({**SMALL, "epochs": 10, "dropout": 0.0}), progress=seen.append)
+    numbers = fit(images, tmp_path, job({**SMALL, "epochs": 20, "dropout": 0.0}), progress=seen.append)
     assert numbers["train_error"] < 20
     assert numbers["val_error"] == 20.0
-    assert numbers["epochs"] == 10
+    assert numbers["epochs"] == 20
     assert seen == log(tmp_path)
     assert set(seen[0]) == {"epoch", "lr", "loss", "train_error", "val_error", "seconds"}
     with safe_open(tmp_path / "weights.safetensors", "pt") as file:
@@ -394,6 +392,13 @@ def test_the_seed_decides_the_weights(images: SimpleNamespace, tmp_path: Path) -
     assert a == b != c
 
 
+def test_a_short_training_comes_to_the_numbers_of_its_numerics(images: SimpleNamespace, tmp_path: Path) -> None:
+    """Where this fails on purpose, raise `train.NUMERICS` and write the new losses beside the new number."""
+    golden = {1: [1.579464, 1.391672, 1.296441]}
+    fit(images, tmp_path, job({**SMALL, "schedule": PAPER["schedule"]}))
+    assert [line["loss"] for line in log(tmp_path)] == pytest.approx(golden[train.NUMERICS], rel=1e-3)
+
+
 def test_a_start_is_where_training_begins(images: SimpleNamespace, tmp_path: Path) -> None:
     """With a rate of nothing, what was copied is what comes out."""
     start = net().state_dict()
@@ -412,10 +417,19 @@ def test_dropout_is_the_recipes(images: SimpleNamespace, tmp_path: Path) -> None
 
 def test_what_was_set_for_a_training_is_put_back(images: SimpleNamespace, tmp_path: Path) -> None:
     """Determinism and threads are as they were, also after a failure."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with pytest.raises(JobError):
-        fit(images, tmp_path, job({**SMALL, "bar": 0.1, "threads": 2}))
-    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+
+    def state() -> tuple[int, bool]:
+        return torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+
+    before, during = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(JobError):
+            fit(images, tmp_path, job({**SMALL, "bar": 0.1}), progress=lambda _: during.append(state()))
+        assert during == 3 * [(1, True)]
+        assert state() == (2, False)
+    finally:
+        torch.set_num_threads(before)
 
 
 # What is no result

@@ -36,7 +36,7 @@ def check(build: Build) -> None:
 
     def unknown(what: str, word: str, known: tuple[str, ...] | list[str]) -> ReproError:
         near = difflib.get_close_matches(word, known, 1, 0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         return ReproError(f"unknown {what} {word!r} in build '{build}'{hint} Known: {', '.join(known)}")
 
     if build.family not in FAMILIES:
@@ -55,4 +55,5 @@ def make(build: Build) -> nn.Module:
     """
     check(build)
     module = importlib.import_module(f".{build.family}", __name__)
-    return module.build(build.net, **{k: number(v) for k, v in build.args})
+    net: nn.Module = module.build(build.net, **{k: number(v) for k, v in build.args})
+    return net

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import ReproError
+
 NETS = ("A", "A-LRN", "B", "C", "D", "E")
 ARGS = ("classes", "dropout", "filters", "input", "pools", "width")
 
@@ -63,7 +65,7 @@ class VGG(nn.Module):
         self,
         blocks: list[str],
         width: float = 1.0,
-        input: int = 224,  # noqa: A002  (the word of the tables)
+        input: int = 224,
         classes: int = 1000,
         pools: int = 5,
         dropout: float = 0.5,
@@ -95,7 +97,8 @@ class VGG(nn.Module):
         self.classifier.add_module("fc8", nn.Linear(hidden, classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x).flatten(1))
+        logits: Tensor = self.classifier(self.features(x).flatten(1))
+        return logits
 
 
 def build(net: str, filters: str = "3x3", **args: float) -> VGG:
@@ -104,5 +107,5 @@ def build(net: str, filters: str = "3x3", **args: float) -> VGG:
     if filters == "5x5":
         blocks = [b.replace(f"{b.split()[0]} {b.split()[0]}", b.split()[0].replace("3-", "5-")) for b in blocks]
     elif filters != "3x3":
-        raise ValueError(f"filters is 3x3 or 5x5, not {filters}")
+        raise ReproError(f"filters is 3x3 or 5x5, not {filters}")
     return VGG(blocks, **args)  # type: ignore[arg-type]

@@ -58,7 +58,9 @@ def cli() -> None:
 
 def _store(function: Callable[..., Any]) -> Callable[..., Any]:
     text = "Folder of the records."
-    return click.option("--store", type=click.Path(path_type=Path), default=Path("runs/store"), show_default=True, help=text)(function)
+    return click.option(
+        "--store", type=click.Path(path_type=Path), default=Path("runs/store"), show_default=True, help=text
+    )(function)
 
 
 def _selection(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,11 +69,13 @@ def _selection(function: Callable[..., Any]) -> Callable[..., Any]:
         click.argument("tables", nargs=-1, metavar="[TABLE]..."),
         click.option("--scale", type=click.Choice(["proxy", "full"]), default="proxy", show_default=True,
                      help="proxy: minutes on a laptop; full: the paper's own data and size."),
-        click.option("--only", multiple=True, metavar="KIND", type=click.Choice(KINDS), help="|".join(KINDS) + ", repeatable."),
+        click.option("--only", multiple=True, type=click.Choice(KINDS), metavar="KIND",
+                     help="Repeatable: " + "|".join(KINDS)),
         click.option("--row", "rows", multiple=True, metavar="ROW", help="Only this row, repeatable."),
         click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The first seed."),
-        click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="How many trainings of each net."),
-        click.option("-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting: -o recipe.epochs=2, -o build.width=1/4."),
+        click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings of each net."),
+        click.option("-o", "overrides", multiple=True, metavar="KEY=VALUE",
+                     help="Change a setting: -o recipe.epochs=2"),
         click.option("--json", "as_json", is_flag=True, help="Print data instead of tables."),
     ]  # fmt: skip
     for option in reversed(options):
@@ -88,7 +92,7 @@ def _options(
     given = {}
     for pair in overrides:
         key, equals, value = pair.partition("=")
-        if not equals or not (key == "protocol" or key.split(".")[0] in ("recipe", "build") and "." in key):
+        if not equals or not (key == "protocol" or (key.split(".")[0] in ("recipe", "build") and "." in key)):
             raise ReproError(f"-o {pair}: expected recipe.KEY=VALUE, build.KEY=VALUE or protocol=NAME")
         given[key] = value
     return Options(tables, scale, only, rows, tuple(range(seed, seed + seeds)), jobs, device, store, given)
@@ -97,7 +101,9 @@ def _options(
 @cli.command()
 @_selection
 @click.option("--jobs", type=click.IntRange(1), help="Jobs at once.  [default: one a core]")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto: a GPU where there is one.")
+@click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto: a GPU where there is one."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--no-mlflow", is_flag=True, help="Leave the MLflow page as it is.")
 def run(dry_run: bool, no_mlflow: bool, as_json: bool, jobs: int | None, device: str, **given: Any) -> int:
@@ -171,7 +177,8 @@ def diff(strict: bool, as_json: bool, **given: Any) -> int:
     prepared = pipeline.prepare(options, make_data=False, say=lambda text: None)
     outcome = pipeline.conclude(prepared, {})
     show_outcome(outcome, options.store, as_json)
-    verdicts = [v.verdict for r in outcome.reports for v in [*r.cells, *r.relations]]
+    verdicts = [v.verdict for r in outcome.reports for v in r.cells]
+    verdicts += [v.verdict for r in outcome.reports for v in r.relations]
     if outcome.unmeasured:
         return _end(NOTHING, "nothing was measured; begin with `repro run`")
     if strict and "differs" in verdicts:
@@ -198,13 +205,17 @@ def list_(tables: tuple[str, ...], claims: bool, as_json: bool) -> int:
         if claims:
             rows += numbers
         else:
-            rows.append({"table": table.name, "title": table.title, "claims": len(numbers), "relations": len(relations)})
+            rows.append(
+                {"table": table.name, "title": table.title, "claims": len(numbers), "relations": len(relations)}
+            )
     if as_json:
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return OK
     for row in rows:
         if claims:
-            click.echo(f"{row['table']} | {row['row']} | {row['column']}: {row['printed']} {row['unit']} ({row['where']})")
+            click.echo(
+                f"{row['table']} | {row['row']} | {row['column']}: {row['printed']} {row['unit']} ({row['where']})"
+            )
         else:
             click.echo(f"{row['table']:14} {row['claims']:4} claims {row['relations']:3} relations  {row['title']}")
     return OK
@@ -213,7 +224,9 @@ def list_(tables: tuple[str, ...], claims: bool, as_json: bool) -> int:
 @cli.command()
 @click.argument("table")
 @click.option("--json", "as_json", is_flag=True, help="Print data.")
-@click.option("--samples", metavar="FILE", type=click.Path(path_type=Path), help="Write a sheet of the proxy's images (PNG).")
+@click.option(
+    "--samples", metavar="FILE", type=click.Path(path_type=Path), help="Write a sheet of the proxy's images (PNG)."
+)
 @_store
 def show(table: str, as_json: bool, samples: Path | None, store: Path) -> int:
     """Print a TABLE as the paper prints it, for proof-reading, with protocols and relations."""

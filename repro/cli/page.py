@@ -20,7 +20,13 @@ def send(outcome: Outcome, run: Run) -> list[str]:
         rows = list(_rows(report, outcome, run))
         if rows:
             link = sync(
-                report.table.name, report.table.title, report.scale, rows, report.relations, run.options.store, partial=partial
+                report.table.name,
+                report.table.title,
+                report.scale,
+                rows,
+                report.relations,
+                run.options.store,
+                partial=partial,
             )
             said.append(link.reason or link.page or f"repro ui --store {run.options.store}")
     return list(dict.fromkeys(said))

@@ -75,7 +75,9 @@ def show_claims(word: str, as_json: bool) -> int:
                 "source": t.paper.source,
                 "columns": list(t.columns),
                 "rows": {r: {c: v.get("printed") for c, v in s["values"].items()} for r, s in t.rows.items()},
-                "relations": [{"id": r.id, "text": r.text, "where": r.where, "test": r.test} for r in reader.relations(t)],
+                "relations": [
+                    {"id": r.id, "text": r.text, "where": r.where, "test": r.test} for r in reader.relations(t)
+                ],
             }
             for t in map(reader.table, paths)
         ]

@@ -41,7 +41,7 @@ class Images:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the pixels and then the labels, little-endian."""
-        digest = hashlib.sha256(memoryview(self.images).cast("B"))
+        digest = hashlib.sha256(self.images.data.cast("B"))
         digest.update(self.labels.astype("<i8").tobytes())
         return digest.hexdigest()
 

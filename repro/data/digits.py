@@ -62,7 +62,8 @@ def draw(digit: np.ndarray, random: np.random.Generator) -> np.ndarray:
     # Two whole numbers 0..255 added up: a triangle, near enough to normal, and exact everywhere.
     noise = random.integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8).astype(np.float32)
     image += (noise[0] + noise[1] - 255) * np.float32(0.03 / 104.5)
-    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    pixels: np.ndarray = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return pixels
 
 
 def enlarge(digit: np.ndarray, side: int) -> np.ndarray:
@@ -70,7 +71,8 @@ def enlarge(digit: np.ndarray, side: int) -> np.ndarray:
     below, weight = _taps(side)
     padded = np.pad(digit, 1)
     rows = padded[below] * (1 - weight)[:, None] + padded[below + 1] * weight[:, None]
-    return rows[:, below] * (1 - weight) + rows[:, below + 1] * weight
+    drawn: np.ndarray = rows[:, below] * (1 - weight) + rows[:, below + 1] * weight
+    return drawn
 
 
 @cache

@@ -41,7 +41,9 @@ class Lines:
             head = f"{self.ended} of {self.total} jobs done, about {_minutes(seconds_left)} left"
             self.live.update(Text("\n".join([head, *lines]), "dim"))
         elif lines and time.monotonic() - self.spoken > 60:
-            self.say(f"{self.ended} of {self.total} done, about {_minutes(seconds_left)} left; at work:{'; '.join(lines)}")
+            self.say(
+                f"{self.ended} of {self.total} done, about {_minutes(seconds_left)} left; at work:{'; '.join(lines)}"
+            )
             self.spoken = time.monotonic()
 
     def done(self, name: str, seconds: float, note: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 from typing import IO, Any
 
 from rich import box
@@ -62,7 +61,11 @@ def _values(v: Verdict) -> list[Text]:
     measured = number(shown, claimed)
     if isinstance(shown, str) and v.verdict == "match":
         measured = "the same"
-    delta = f"{v.delta:+.2f}".replace("+0.00", "0").replace("-0.00", "0") if v.delta is not None and v.verdict != "incomparable" else ""
+    delta = (
+        f"{v.delta:+.2f}".replace("+0.00", "0").replace("-0.00", "0")
+        if v.delta is not None and v.verdict != "incomparable"
+        else ""
+    )
     letter = VERDICTS[v.verdict] if v.cell.claim else ""
     return [Text(claimed), Text(measured, style if v.cell.claim else ""), Text(delta, "dim"), Text(letter, style)]
 
@@ -103,8 +106,9 @@ def _grid(table: Table, rows: dict[str, dict[str, Verdict]], narrow: bool) -> Gr
         if narrow:
             grid.add_column(label)
         else:
-            words = max((len(c[column].cell.claim.printed.text) for c in rows.values() if column in c and c[column].cell.claim), default=0)
-            grid.add_column(label, justify="right", no_wrap=words < 20)
+            claims = [cells[column].cell.claim for cells in rows.values() if column in cells]
+            longest = max((len(c.printed.text) for c in claims if c), default=0)
+            grid.add_column(label, justify="right", no_wrap=longest < 20)
             for i, head in enumerate(("measured", "delta", "")):
                 grid.add_column(head, justify="left" if i == 2 else "right", no_wrap=True)
     for row, cells in rows.items():
@@ -136,12 +140,21 @@ def _legend(out: Console, verdicts: Iterable[Verdict]) -> None:
         out.print(Text.assemble((f"  {VERDICTS[verdict]} {verdict}", STYLES[verdict]), note))
     for v in verdicts:
         if v.known:
-            out.print(Text(f"  {v.cell.row} | {v.cell.column}: known difference: {v.known['cause']}, {v.known['gives']}"))
+            out.print(
+                Text(f"  {v.cell.row} | {v.cell.column}: known difference: {v.known['cause']}, {v.known['gives']}")
+            )
 
 
 def _relations(verdicts: Sequence[RelationVerdict]) -> Grid:
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), title_justify="left")
-    for head, justify in (("relation", "left"), ("effect", "right"), ("95 % interval", "right"), ("p", "right"), ("Holm p", "right"), ("", "left")):
+    for head, justify in (
+        ("relation", "left"),
+        ("effect", "right"),
+        ("95 % interval", "right"),
+        ("p", "right"),
+        ("Holm p", "right"),
+        ("", "left"),
+    ):
         grid.add_column(head, justify=justify, no_wrap=head != "relation")  # type: ignore[arg-type]
     for v in verdicts:
         text = Text.assemble(f"{v.relation.text} ({v.relation.where})", ("\n" + v.reason if v.reason else "", "dim"))

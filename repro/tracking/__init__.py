@@ -15,7 +15,7 @@ from ..schema import RelationVerdict
 from . import place
 from .rows import NUMBERS, ORDER, Entry, Row, digest, legal, metric_names, relations_note, row_note, view
 
-__all__ = ["Entry", "Link", "Row", "address", "sync"]
+__all__ = ["Entry", "Link", "Row", "sync"]
 
 # MLflow's own limits for one call, and for the length of values.
 _BATCH = {"metrics": 900, "params": 100, "tags": 100}
@@ -55,16 +55,17 @@ def sync(
     wanted = {(r.key, r.seed): (r, _run_name(r, several), digest([r, names, several])) for r in rows}
     total = digest([title, relations, partial, [d for _, _, d in wanted.values()]])
     done = place.synced(store_root).get(shown, {}).get(name, {})
-    if done.get("digest") == total and not force and (uri != place.embedded(store_root) or place.database(store_root).exists()):
+    own = uri == place.embedded(store_root)
+    if done.get("digest") == total and not force and (not own or place.database(store_root).exists()):
         return Link(name, shown, place.page(shown, done["id"]), 0, len(rows))
     if place.is_away(uri):
         return Link(name, shown, reason=f"no MLflow server answers at {shown}; the results stand in the records")
     try:
         with place.locked(store_root):
             client = place.connect(uri)
-            where = (store_root.resolve() / "mlartifacts").as_uri() if uri == place.embedded(store_root) else None
+            where = (store_root.resolve() / "mlartifacts").as_uri() if own else None
             experiment = _experiment(client, name, where)
-            kept = _clear(client, experiment, {k: d for k, (_, _, d) in wanted.items()}, partial, uri)
+            kept = _clear(client, experiment, {k: d for k, (_, _, d) in wanted.items()}, partial, own)
             new = [k for k in wanted if k not in kept]
             for key in new:
                 row, run_name, identity = wanted[key]
@@ -117,7 +118,7 @@ def _write(
                 numbers[f"{base}/{part}"] = float(value)
     # What the page draws at first is the first metric, so these stand last.
     numbers |= {legal(k): v for k, v in row.metrics.items()}
-    numbers |= {"row": row.number, "verdict/code": ORDER.index(row.worst)}
+    numbers |= {"row": row.number + row.seed / 1000, "verdict/code": ORDER.index(row.worst)}
     metrics = [Metric(k, float(v), start, 0) for k, v in numbers.items() if math.isfinite(v)]
     for i, point in enumerate(row.curve):
         step = int(point.get("epoch", i))
@@ -162,7 +163,7 @@ def _experiment(client: Any, name: str, artifacts: str | None) -> str:
 
 
 def _clear(
-    client: Any, experiment: str, wanted: Mapping[tuple[str, int], str], partial: bool, uri: str
+    client: Any, experiment: str, wanted: Mapping[tuple[str, int], str], partial: bool, own: bool
 ) -> set[tuple[str, int]]:
     """Delete what is not as wanted, and return the rows and seeds that are there already."""
     kept: set[tuple[str, int]] = set()
@@ -176,7 +177,7 @@ def _clear(
     for run in runs:
         tags = run.data.tags
         if run.info.status == "RUNNING":  # nobody ends a killed process's run but the next one
-            if uri.startswith("http") and place.is_alive(tags.get("repro.pid", "")):
+            if not own and place.is_alive(tags.get("repro.pid", "")):
                 continue
             client.set_terminated(run.info.run_id, "KILLED")
         else:

@@ -69,7 +69,8 @@ def legal(name: str) -> str:
     """A name of ours as one part of an MLflow key; different names stay different.
 
     MLflow takes letters, digits, `_`, `-`, `.` and space, and `/` between parts. Any other
-    character becomes its code point between `-x` and `-`, and so does a `-` before an `x`. Names beyond 200 characters are cut, and end in a checksum.
+    character becomes its code point between `-x` and `-`, and so does a `-` before an `x`.
+    Names beyond 200 characters are cut, and end in a checksum.
     """
 
     def coded(found: re.Match[str]) -> str:

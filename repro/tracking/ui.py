@@ -17,8 +17,8 @@ from urllib.parse import quote
 from ..errors import ReproError
 from .place import address, connect, database, embedded, is_away, locked, page, without_password
 
-# A page compares slowly, and draws wrongly, beyond about a hundred runs (mlflow#21841).
-COMPARED = 100
+# A link that compares names every run: beyond this it is too long to be shown, and its page slow (mlflow#21841).
+COMPARED = 24
 _HOST = "127.0.0.1"
 _PATIENCE = 90  # seconds that a server may take to answer for the first time
 
@@ -59,16 +59,16 @@ def ui(store_root: Path, port: int = 5000, out: Callable[[str], None] = print) -
 
 
 def links(store_root: Path, base: str) -> list[tuple[str, str, str]]:
-    """(experiment, address of its table of runs, address that compares them, if several), at `base`."""
+    """(experiment, address of its table of runs, address that compares them, if few), at `base`."""
     with locked(store_root):
         tracking = connect(address(store_root))
         found = []
         for e in sorted(tracking.search_experiments(), key=lambda e: str(e.name)):
             if "repro.table" in e.tags:
-                runs = tracking.search_runs([e.experiment_id], max_results=COMPARED, order_by=["metrics.row ASC"])
+                runs = tracking.search_runs([e.experiment_id], max_results=COMPARED + 1, order_by=["metrics.row ASC"])
                 ids = [r.info.run_id for r in runs]
                 query = f"runs={_listed(ids)}&experiments={_listed([e.experiment_id])}&workflowType=machine_learning"
-                compare = f"{base}/#/compare-runs?{query}" if len(ids) > 1 else ""
+                compare = f"{base}/#/compare-runs?{query}" if 1 < len(ids) <= COMPARED else ""
                 found.append((e.name, page(base, e.experiment_id) or "", compare))
     return found
 

@@ -80,7 +80,8 @@ class Statistics:
     def components(self) -> np.ndarray:
         """(3, 3): a column for each principal component, times its eigenvalue."""
         values, vectors = np.linalg.eigh(self.covariance)
-        return vectors * values
+        scaled: np.ndarray = vectors * values
+        return scaled
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def fit(
         if start is not None:
             words.Copy(tuple(spec["copy"]))(net, start)
         words.set_dropout(net, recipe["dropout"])
-        net.to(device, memory_format=_memory_format(recipe))
+        net.to(device).to(memory_format=_memory_format(recipe))
         run = _Run(net, batches, recipe, device)
         log = run.resume(out)
         while len(log) < order.epochs:
@@ -125,7 +125,7 @@ class _Run:
             logits = logits.float()
             loss = F.cross_entropy(logits, y)
             self.optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
             self.optimizer.step()
@@ -192,15 +192,16 @@ def _numerics(recipe: Mapping[str, Any], device: str) -> Iterator[None]:
     if device.startswith("cuda"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    fill, tf32 = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.allow_tf32
+    memory: Any = torch.utils.deterministic
+    fill, tf32 = memory.fill_uninitialized_memory, torch.backends.cudnn.allow_tf32
     torch.set_num_threads(int(recipe.get("threads", 1)))
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[assignment]  # costs time, finds bugs
+    memory.fill_uninitialized_memory = False  # costs time, and finds bugs that do not change a value here
     torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[assignment]
+        memory.fill_uninitialized_memory = fill
         torch.backends.cudnn.allow_tf32 = tf32

@@ -97,6 +97,7 @@ def optimizer(net: nn.Module, words: Mapping[str, Any]) -> Optimizer:
         momentum=words["momentum"],
         nesterov=bool(words.get("nesterov", False)),
         weight_decay=words["weight_decay"],
+        foreach=True,
     )
 
 
