@@ -12,6 +12,7 @@ from . import protocols, tables
 from .architectures import check as check_build
 from .errors import ReproError
 from .printed import parse
+from .reader import near
 from .schema import KINDS, QUANTITIES, Build, Cell, Claim, Relation, System
 from .tables import Table
 
@@ -56,7 +57,7 @@ class Claims:
         missing = settings.get("missing")
         if kind not in KINDS or (quantity not in QUANTITIES and not missing):
             place = table.line("columns", column) if column in table.columns else line
-            say = f"quantity {quantity!r} is not measured{tables.near(quantity, QUANTITIES)} "
+            say = f"quantity {quantity!r} is not measured{near(quantity, QUANTITIES)} "
             raise ReproError(
                 say + f"Known: {', '.join(QUANTITIES)}. Any other needs `kind:` ({', '.join(KINDS)}) and `missing:`",
                 table.file,
@@ -99,7 +100,7 @@ class Claims:
             return None
         numeric = kind != "setting" and quantity != "composition" and quantity in QUANTITIES
         try:
-            printed = parse(settings.get("means", text), settings.get("digits"), numeric=numeric)
+            printed = parse(settings.get("means", text), settings.get("digits"), numeric=numeric, unit=unit)
         except ReproError as error:
             raise ReproError(f"{row} | {column}: {error.message}", table.file, line) from None
         return Claim(
@@ -175,7 +176,7 @@ class Claims:
         if settings["recipe"] not in table.paper.recipes:
             known = table.paper.recipes
             raise ReproError(
-                f"recipe {settings['recipe']!r} is not in {table.paper.file}{tables.near(settings['recipe'], known)}"
+                f"recipe {settings['recipe']!r} is not in {table.paper.file}{near(settings['recipe'], known)}"
             )
         words = [self.overrides["protocol"]] if "protocol" in self.overrides else settings["protocol"]
         protocol = protocols.resolve(words, Q, pixels)
@@ -209,7 +210,7 @@ class Claims:
         if parts[0] in table.rows:
             parts = [table.name, *parts]
         if len(parts) < 2:
-            raise ReproError(f"no row is called {text!r}{tables.near(text, table.rows)} Rows: {', '.join(table.rows)}")
+            raise ReproError(f"no row is called {text!r}{near(text, table.rows)} Rows: {', '.join(table.rows)}")
         if parts[0] != table.name:
             name = parts[0].split("/")[-1]
             path = Path(table.file).parent / f"{name}.yaml"
@@ -218,7 +219,7 @@ class Claims:
             table = self.table(path)
         row, column = parts[1], parts[2] if len(parts) > 2 else next(iter(table.columns))
         if row not in table.rows or column not in table.columns:
-            raise ReproError(f"address {text!r}: {table.name} has no such row or column{tables.near(row, table.rows)}")
+            raise ReproError(f"address {text!r}: {table.name} has no such row or column{near(row, table.rows)}")
         return table, row, column
 
     def relations(self, table: Table) -> list[Relation]:
@@ -274,41 +275,6 @@ class Claims:
         by_name = {t.name: t for t in [*self._tables.values(), table]}
         return [self.cell(by_name[t], row, column) for t, row, column in sorted(keys)]
 
-    def recipe(self, table: Table, name: str, full: bool = False) -> tuple[dict[str, Any], tables.Start | None]:
-        """A recipe of the paper resolved for the scale, typed, and what it starts from."""
-        paper, word = table.paper, name
-        chain: list[tuple[str, dict[str, Any]]] = []
-        while word:
-            if word not in paper.recipes or word in [w for w, _ in chain]:
-                raise ReproError(
-                    f"recipe {word!r} is unknown or goes in a circle",
-                    paper.file,
-                    tables._line(paper.lines, ("recipes",)),
-                )
-            chain.append((word, dict(paper.recipes[word])))
-            word = chain[-1][1].get("like", "")
-        data: dict[str, Any] = {}
-        layers = [
-            {k: v for k, v in r.items() if k not in ("like", "proxy", "where", "note")} for _, r in reversed(chain)
-        ]
-        if self.scale == "proxy" and not full:
-            layers += [r.get("proxy", {}) for _, r in reversed(chain)]
-        if not full:
-            layers += [_nested(k.split(".")[1:], v) for k, v in self.overrides.items() if k.startswith("recipe.")]
-        for layer in layers:
-            data = _deep(data, layer)
-        start = data.pop("start", None)
-        bases = [("recipes", w, "proxy") for w, _ in chain] + [("recipes", w) for w, _ in chain]
-        if self.scale == "proxy" and not full and paper.proxy:
-            data |= {k: paper.proxy.dataset.get(data.get(k, ""), data.get(k)) for k in ("dataset", "val")}
-        model = tables.check(tables.Recipe, data, paper.file, paper.lines, bases)
-        begin = (
-            tables.check(tables.Start, start, paper.file, paper.lines, [(*b, "start") for b in bases])
-            if start
-            else None
-        )
-        return model.model_dump(), begin
-
 
 def merged(table: Table, row: str, column: str) -> dict[str, Any]:
     """The settings of a cell: paper < table < column < row < cell; `no` unsets an inherited field."""
@@ -318,15 +284,3 @@ def merged(table: Table, row: str, column: str) -> dict[str, Any]:
     for level in (table.paper.defaults, table.defaults, table.columns[column], of_row, of_cell):
         out.update(level)
     return {k: v for k, v in out.items() if v not in ("no", ["no"])}
-
-
-def _nested(path: Sequence[str], value: str) -> dict[str, Any]:
-    return {path[0]: _nested(path[1:], value) if path[1:] else value}
-
-
-def _deep(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    out = dict(below)
-    for key, value in above.items():
-        old = out.get(key)
-        out[key] = _deep(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return out

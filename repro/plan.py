@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from . import recipes
 from .claims import Claims
 from .errors import ReproError
+from .fields import Start
 from .provenance import NUMERICS, digest, source_digest, version
 from .schema import Build, Cell, Job, System, ViewSet
 from .tables import Table
@@ -99,8 +101,11 @@ class Planner:
                 for ensemble in cell.systems
             ]
 
+    def _recipe(self, table: Table, name: str) -> tuple[dict[str, Any], Start | None]:
+        return recipes.resolve(table.paper, name, self.claims.scale, self.claims.overrides)
+
     def _sets(self, table: Table, system: System) -> list[str]:
-        recipe, _ = self.claims.recipe(table, system.recipe)
+        recipe, _ = self._recipe(table, system.recipe)
         return [system.dataset, recipe["dataset"], recipe["val"]]
 
     def _measure(self, system: System) -> str:
@@ -113,7 +118,7 @@ class Planner:
         return self._job("measure", f"count {system.build}", spec, 2.0)
 
     def _settings(self, table: Table, system: System) -> str:
-        recipe, start = self.claims.recipe(table, system.recipe, full=True)
+        recipe, start = recipes.resolve(table.paper, system.recipe, "full")
         spec = {
             "build": str(system.build),
             "input": system.input,
@@ -138,7 +143,7 @@ class Planner:
     ) -> str:
         if depth > 20:
             raise ReproError(f"recipe {name!r} starts from itself", table.paper.file)
-        recipe, start = self.claims.recipe(table, name)
+        recipe, start = self._recipe(table, name)
         parent = None
         if start:
             origin = start.from_

@@ -1,181 +1,24 @@
-"""YAML to a checked `Table`: one file for each table of a paper, every mistake told by file and line."""
+"""YAML to a checked `Table`: one file for each table of a paper."""
 
 from __future__ import annotations
 
 import ast
-import difflib
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
-
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from typing import Any
 
 from .errors import ReproError
+from .fields import PaperModel, Proxy, RelationModel, TableModel
+from .printed import parse
+from .reader import Where, check, line_of, near, read
 
 _HERE = Path(__file__).resolve().parent
 # The folder beside the package in a clone, the copy inside the package when installed from a wheel.
 ROOT = next((p for p in (_HERE.parent / "tables", _HERE / "_tables") if p.is_dir()), _HERE / "_tables")
-
-Where = tuple[str | int, ...]
-T = TypeVar("T", bound=BaseModel)
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-def _optional(value: Any) -> Any:
-    return None if value == "no" else value
-
-
-Words = Annotated[list[str], BeforeValidator(_listed)]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Settings(_Model):
-    """The fields that may stand at every level: defaults, column, row, cell."""
-
-    label: str | None = None
-    build: Words | None = None
-    recipe: str | None = None
-    S: str | None = None
-    Q: Words | None = None
-    protocol: Words | None = None
-    dataset: str | None = None
-    quantity: str | None = None
-    unit: str | None = None
-    kind: str | None = None
-    setting: str | None = None
-    stage: str | None = None
-    means: str | None = None
-    digits: int | None = None
-    missing: str | None = None
-    quotes: str | None = None
-    recalled: str | None = None
-    where: str | None = None
-    note: str | None = None
-    nets: list[str | dict[str, Any]] | None = None
-    margin: float | None = None
-    input: int | None = None
-
-
-class Value(Settings):
-    printed: str = "-"
-
-
-class Row(Settings):
-    values: list[str | Value] | dict[str, str | Value]
-
-
-class RelationModel(_Model):
-    text: str
-    where: str
-    less: list[Any] | None = None
-    not_better: list[str] | None = None
-    falls: list[str] | None = None
-    margin: float = 0.0
-    printed: str | None = None
-    unit: str = "pp"
-    missing: str | None = None
-    note: str | None = None
-
-
-class Known(_Model):
-    at: Words
-    cause: str
-    gives: str
-
-
-class TableModel(_Model):
-    title: str
-    where: str
-    note: str | None = None
-    defaults: Settings = Settings()
-    columns: dict[str, str | Settings]
-    rows: dict[str, Row]
-    relations: dict[str, RelationModel] = {}
-    known: list[Known] = []
-
-
-class Optimizer(_Model):
-    name: Literal["sgd"]
-    lr: float
-    momentum: float = 0.0
-    nesterov: bool = False
-    weight_decay: float = 0.0
-
-
-class Schedule(_Model):
-    name: Literal["plateau", "one-cycle"]
-    factor: float = 0.1
-    patience: int = 3
-    drops: int = 3
-    warmup: float = 0.3
-
-
-class Init(_Model):
-    name: Literal["normal", "kaiming"]
-    std: float = 0.0
-
-
-class Augment(_Model):
-    flip: float
-    colour: float
-
-
-class Recipe(_Model):
-    """How weights come to be, typed; `train` reads it as plain data (source by section in the file)."""
-
-    dataset: str
-    val: str
-    batch: int
-    epochs: int
-    optimizer: Optimizer
-    schedule: Schedule
-    dropout: float
-    init: Init
-    clip: Annotated[float | None, BeforeValidator(_optional)] = None
-    augment: Augment
-    scale: float = 1.0
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    memory_format: Literal["channels_last", "contiguous"] = "channels_last"
-    threads: int = 1
-    bar: float = 1.0
-
-
-class Start(_Model):
-    from_: dict[str, str]
-    copy_: list[str]
-
-    model_config = ConfigDict(extra="forbid", alias_generator=lambda name: name.rstrip("_"))
-
-
-class Proxy(_Model):
-    """Everything in which the proxy differs from the paper; a size that is not listed is an error."""
-
-    why: str
-    dataset: dict[str, str]
-    pixels: dict[int, int]
-    build: dict[str, str] = {}
-    classes: int = 10
-    seed_spread: dict[str, float] = {}
-    note: str | None = None
-
-
-class PaperModel(_Model):
-    source: str
-    title: str = ""
-    defaults: Settings = Settings()
-    recipes: dict[str, dict[str, Any]] = {}
-    proxy: Proxy | None = None
 
 
 @dataclass(frozen=True)
@@ -211,102 +54,7 @@ class Table:
 
     def line(self, *where: str | int) -> int:
         """The line of a place in the file, or of the nearest place above it."""
-        return _line(self.lines, where)
-
-
-def near(word: str, known: Iterable[str]) -> str:
-    """What follows a name that is not known: `; did you mean 'x'?`, or a full stop when none is near."""
-    close = difflib.get_close_matches(word, list(known), 1, 0.6)
-    return f"; did you mean {close[0]!r}?" if close else "."
-
-
-def _line(lines: Mapping[Where, int], where: Sequence[str | int]) -> int:
-    for end in range(len(where), -1, -1):
-        if (line := lines.get(tuple(where[:end]))) is not None:
-            return line
-    return 1
-
-
-def _plain(node: yaml.Node, file: str, where: Where, lines: dict[Where, int]) -> Any:
-    """A composed node as dicts, lists and strings (`25.60` and `no` survive), its lines noted."""
-    lines.setdefault(where, node.start_mark.line + 1)
-    if isinstance(node, yaml.ScalarNode):
-        return node.value
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(v, file, (*where, i), lines) for i, v in enumerate(node.value)]
-    out: dict[str, Any] = {}
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        if not isinstance(key, yaml.ScalarNode):
-            raise ReproError("a key must be a plain word; quote it", file, line)
-        if key.value in out:
-            raise ReproError(f"the key {key.value!r} stands here twice; remove one", file, line)
-        lines[(*where, key.value)] = line
-        out[key.value] = _plain(value, file, (*where, key.value), lines)
-    return out
-
-
-def _read(path: Path) -> tuple[Any, dict[Where, int]]:
-    """A file's data, all scalars as strings, and the line of each place in it."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        text = path.read_text(encoding="utf-8")
-        for event in yaml.parse(text, Loader=loader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                raise ReproError("anchors, aliases and tags are not read; write the value out", str(path), line)
-        node = yaml.compose(text, Loader=loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReproError(f"cannot be read: {error}", str(path)) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error)
-        raise ReproError(f"is not YAML: {problem}", str(path), mark.line + 1 if mark else None) from None
-    lines: dict[Where, int] = {}
-    if not isinstance(node, yaml.MappingNode):
-        raise ReproError("is empty or no mapping; see tables/vgg/table3.yaml for an example", str(path), 1)
-    return _plain(node, str(path), (), lines), lines
-
-
-def check(model: type[T], data: Any, file: str, lines: Mapping[Where, int], bases: Sequence[Where] = ((),)) -> T:
-    """`data` as a `model`; the first mistake becomes a ReproError with its file, line and field.
-
-    `bases` are the places in the file that the data was merged from, the innermost first.
-    """
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        # The deepest complaint is the one about what was written, not about a union's other branch.
-        first = max(error.errors(), key=lambda e: (len(e["loc"]), e["type"] == "extra_forbidden"))
-    kept: list[str | int] = []
-    base = next((b for b in bases if (*b, *first["loc"]) in lines), bases[0])
-    for part in first["loc"]:
-        if (*base, *kept, part) in lines or first["type"] in ("missing", "extra_forbidden"):
-            kept.append(part)
-    line = _line(lines, (*base, *kept))
-    name = " ".join(str(p) for p in first["loc"] if not str(p).startswith(("function-", "list[", "dict["))) or "file"
-    key = str(first["loc"][-1]) if first["loc"] else ""
-    if first["type"] == "extra_forbidden":
-        fields = [f.rstrip("_") for f in _fields_at(model, first["loc"][:-1])]
-        raise ReproError(f"unknown key {key!r}{near(key, fields)} Known here: {', '.join(fields)}", file, line)
-    if first["type"] == "missing":
-        raise ReproError(f"the key {key!r} is missing", file, line)
-    raise ReproError(f"{name} is {str(first['input'])!r}: {first['msg'].lower()}", file, line)
-
-
-def _fields_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """The fields that may stand at `loc`, found by walking down the models' annotations."""
-    for part in loc:
-        field = model.model_fields.get(str(part))
-        model = next(_models_in(field.annotation), model) if field else model
-    return list(model.model_fields)
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _models_in(inner)
+        return line_of(self.lines, where)
 
 
 def load_paper(folder: Path) -> Paper:
@@ -314,7 +62,7 @@ def load_paper(folder: Path) -> Paper:
     path = folder / "paper.yaml"
     if not path.is_file():
         return Paper(folder.name, str(path), "", "", {}, {}, None, {})
-    data, lines = _read(path)
+    data, lines = read(path)
     model = check(PaperModel, data, str(path), lines)
     defaults = model.defaults.model_dump(exclude_unset=True)
     return Paper(folder.name, str(path), model.source, model.title, defaults, model.recipes, model.proxy, lines)
@@ -323,7 +71,7 @@ def load_paper(folder: Path) -> Paper:
 def load(path: Path) -> Table:
     """A table file, checked whole. Raises ReproError with the file, the line and what was expected."""
     file = _shown(path)
-    data, lines = _read(path)
+    data, lines = read(path)
     model = check(TableModel, data, file, lines)
     columns = {
         key: {"quantity": c} if isinstance(c, str) else c.model_dump(exclude_unset=True)
@@ -332,7 +80,7 @@ def load(path: Path) -> Table:
     rows: dict[str, dict[str, Any]] = {}
     for key, row in model.rows.items():
         settings = row.model_dump(exclude_unset=True)
-        values, line = row.values, _line(lines, ("rows", key, "values"))
+        values, line = row.values, line_of(lines, ("rows", key, "values"))
         if isinstance(values, list):
             if len(values) != len(columns):
                 hint = " (quote a number with a comma in it)" if len(values) > len(columns) else ""
@@ -377,10 +125,8 @@ def _known(
     model: TableModel, file: str, lines: Mapping[Where, int]
 ) -> Iterable[tuple[tuple[str, str], dict[str, str]]]:
     """Known differences by (row, column); `gives` must fall into the printed interval."""
-    from .printed import parse
-
     for i, known in enumerate(model.known):
-        line = _line(lines, ("known", i))
+        line = line_of(lines, ("known", i))
         gives = arithmetic(known.gives, file, line)
         for address in known.at:
             row, _, column = (part.strip() for part in address.partition("|"))

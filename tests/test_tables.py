@@ -10,6 +10,7 @@ import pytest
 from repro import tables
 from repro.claims import Claims, merged
 from repro.errors import ReproError
+from repro.recipes import resolve
 
 PAPER = """\
 source: a paper
@@ -96,13 +97,13 @@ def test_the_proxy_changes_sizes_data_and_width_and_nothing_else(load):
 def test_a_recipe_is_resolved_along_like_proxy_and_options(load):
     """like < proxy < -o, deep in the nested fields, typed."""
     table = load()
-    recipe, start = Claims("proxy", overrides={"recipe.optimizer.momentum": "0.5"}).recipe(table, "fine")
+    recipe, start = resolve(table.paper, "fine", "proxy", {"recipe.optimizer.momentum": "0.5"})
 
     assert recipe["epochs"] == 10
     assert recipe["optimizer"] == {"name": "sgd", "lr": 1e-3, "momentum": 0.5, "nesterov": False, "weight_decay": 5e-4}
     assert (recipe["dataset"], recipe["val"]) == ("digits-train", "digits-val")
     assert start.from_ == {"recipe": "base", "S": "256"}
-    assert Claims("full").recipe(table, "fine")[0]["epochs"] == 74
+    assert resolve(table.paper, "fine", "full")[0]["epochs"] == 74
 
 
 def check_message(load, table: str, paper: str, *parts: str) -> None:
@@ -111,7 +112,7 @@ def check_message(load, table: str, paper: str, *parts: str) -> None:
         claims = Claims("proxy")
         claims.cells(loaded)
         claims.relations(loaded)
-        claims.recipe(loaded, "fine")
+        resolve(loaded.paper, "fine", "proxy")
 
     with pytest.raises(ReproError) as caught:
         read()

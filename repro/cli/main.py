@@ -109,8 +109,8 @@ def _options(
 def run(dry_run: bool, no_mlflow: bool, as_json: bool, jobs: int | None, device: str, **given: Any) -> int:
     """Train, evaluate and count what TABLEs claim, and judge it. Without TABLE, all of them."""
     from .. import pipeline
+    from ..execution import Interrupted
     from ..executors import Local, device_named
-    from ..pipeline import Interrupted
     from ..report.progress import Lines
     from .show import plan_lines, show_outcome
 
@@ -210,8 +210,7 @@ def list_(tables: tuple[str, ...], claims: bool, as_json: bool) -> int:
             )
     if as_json:
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-        return OK
-    for row in rows:
+    for row in [] if as_json else rows:
         if claims:
             click.echo(
                 f"{row['table']} | {row['row']} | {row['column']}: {row['printed']} {row['unit']} ({row['where']})"

@@ -1,0 +1,52 @@
+"""What the README tells a reader to type is typed here."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+
+import pytest
+from conftest import HERE
+
+README = (HERE.parent / "README.md").read_text(encoding="utf-8")
+
+
+def block(mark: str) -> str:
+    """The code block under a mark."""
+    found = re.search(rf"<!-- {mark} -->\n```\w+\n(.*?)```", README, re.S)
+    assert found, f"README has no block {mark}"
+    return found[1]
+
+
+@pytest.mark.parametrize("line", block("examples").splitlines())
+def test_every_example_runs(line, repro, tmp_path_factory):
+    """Each line of the commands, on one store of the session's, in the README's order."""
+    store = tmp_path_factory.getbasetemp() / "readme-store"
+    words = shlex.split(line)
+    assert words[0] == "repro"
+    has_store = words[1] in ("run", "diff", "doctor")
+
+    repro(*words[1:], *(["--store", store] if has_store else []))
+
+
+def test_the_example_table_is_checked_and_matches(repro, tmp_path):
+    """The YAML of the README, saved and run by path."""
+    (tmp_path / "table2.yaml").write_text(block("table"))
+    done = repro("run", tmp_path / "table2.yaml", "--store", tmp_path / "s", "--no-mlflow")
+
+    assert "2 cells: 2 match" in done.stdout
+
+
+def test_the_two_commands_install_what_the_project_declares():
+    """Each makes its own environment and installs by the constraints; CI calls the second."""
+    run, tests = block("run").strip(), block("tests").strip()
+    extras = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    assert run.endswith(".venv/bin/repro run table3")
+    assert tests.endswith("-m pytest")
+    assert "dev" in extras
+    for command in (run, tests):
+        assert command.startswith("python3 -m venv ")
+        assert "-c constraints.txt -e" in command
+    assert "tests -->" in (HERE.parent / ".ci" / "run").read_text()
