@@ -111,6 +111,7 @@ class Init(_Model):
 class Augment(_Model):
     flip: float
     colour: float
+    step: int = 1  # pixels between the scales that S is drawn from
 
 
 class Recipe(_Model):
