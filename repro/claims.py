@@ -55,6 +55,8 @@ class Claims:
         kind, unit, _ = QUANTITIES.get(quantity, (settings.get("kind"), settings.get("unit", ""), ""))
         kind, unit = settings.get("kind", kind), settings.get("unit", unit)
         missing = settings.get("missing")
+        if kind == "metric" and self.scale == "proxy" and table.paper.proxy is None and not missing:
+            missing = settings["missing"] = f"{table.paper.file} states no proxy; --scale full measures it"
         if kind not in KINDS or (quantity not in QUANTITIES and not missing):
             place = table.line("columns", column) if column in table.columns else line
             say = f"quantity {quantity!r} is not measured{near(quantity, QUANTITIES)} "
@@ -146,12 +148,7 @@ class Claims:
         raise ReproError("values need a `build:` (vgg:D), `nets:`, or `missing:` with the reason")
 
     def _system(self, table: Table, settings: Mapping[str, Any], build: str, kind: str) -> System:
-        net = Build.parse(build)
-        check_build(net)
-        given = {k.removeprefix("build."): v for k, v in self.overrides.items() if k.startswith("build.")}
-        if given:
-            net = Build(net.family, net.net, tuple(sorted({**dict(net.args), **given}.items())))
-            check_build(net)
+        net = self.net(table, build, full=True)
         pixels = int(settings.get("input", 224))
         if kind == "setting":
             views = (
@@ -164,11 +161,9 @@ class Claims:
             return System(net, input=pixels)
         proxy = table.paper.proxy
         dataset = settings.get("dataset", "")
-        if self.scale == "proxy":
-            if proxy is None:
-                raise ReproError("proxy: this paper states no proxy in its paper.yaml; use --scale full")
+        if self.scale == "proxy" and proxy:
             dataset = proxy.dataset.get(dataset) or dataset
-            net, pixels = net.with_args(proxy.build), self._size(table, pixels)
+            net, pixels = self.net(table, build), self._size(table, pixels)
         for need in ("recipe", "S", "Q", "protocol"):
             if need not in settings:
                 raise ReproError(f"{need} is missing for the build {build}")
@@ -181,6 +176,16 @@ class Claims:
         words = [self.overrides["protocol"]] if "protocol" in self.overrides else settings["protocol"]
         protocol = protocols.resolve(words, Q, pixels)
         return System(net, settings["recipe"], self._span(table, settings), dataset, protocol, pixels)
+
+    def net(self, table: Table, text: str, full: bool = False) -> Build:
+        """A build of the table's with what the command line and, at its scale, the proxy change."""
+        given = {k.removeprefix("build."): v for k, v in self.overrides.items() if k.startswith("build.")}
+        net = Build.parse(text)
+        net = Build(net.family, net.net).with_args({**dict(net.args), **given})
+        if self.scale == "proxy" and table.paper.proxy and not full:
+            net = net.with_args(table.paper.proxy.build)
+        check_build(net)
+        return net
 
     def _size(self, table: Table, pixels: int) -> int:
         """A size of the paper's in the pixels of the scale that is run."""

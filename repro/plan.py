@@ -147,10 +147,7 @@ class Planner:
         parent = None
         if start:
             origin = start.from_
-            proxy = table.paper.proxy
-            net = Build.parse(origin["build"]) if "build" in origin else build
-            if "build" in origin and self.claims.scale == "proxy" and proxy:
-                net = net.with_args(proxy.build)
+            net = self.claims.net(table, origin["build"]) if "build" in origin else build
             span = self.claims.span(table, origin["S"]) if "S" in origin else S
             parent = self._train(table, net, origin.get("recipe", name), span, pixels, seed, depth + 1)
         facts = {n: self.facts(n) or {} for n in (recipe["dataset"], recipe["val"])}

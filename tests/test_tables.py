@@ -195,3 +195,13 @@ def test_an_unknown_table_suggests_the_nearest():
         ReproError, match=r"no table is called 'tabel3'; did you mean 'table3'\? `repro list` shows all."
     ):
         tables.find(["tabel3"])
+
+
+def test_a_paper_without_a_proxy_leaves_its_metrics_missing(load):
+    """A held-out table works as one file: its counts are planned, its errors say what would measure them."""
+    table = load(paper="source: a paper\ndefaults: {dataset: imagenet-1k-val, protocol: dense}\n")
+
+    cell = Claims("proxy").cell(table, "A", "top-1")
+    assert cell.systems == ()
+    assert "states no proxy; --scale full measures it" in cell.claim.missing
+    assert Claims("proxy").cell(table, "A", "params").systems

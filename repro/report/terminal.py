@@ -47,10 +47,10 @@ def number(value: Any, like: str = "") -> str:
     """A measured value as text: one decimal more than the claim prints, else four digits."""
     if isinstance(value, str) or value is None:
         return value or ""
-    if value == int(value):
-        return str(int(value))
     places = len(like.partition(".")[2]) if like.replace(".", "", 1).isdigit() else 0
-    return f"{float(value):.{places + 1}f}" if places else f"{float(value):.4g}"
+    if places:
+        return f"{float(value):.{places + 1}f}"
+    return str(int(value)) if value == int(value) else f"{float(value):.4g}"
 
 
 def _values(v: Verdict) -> list[Text]:
@@ -84,49 +84,51 @@ def show_table(out: Console, report: Report) -> None:
     scale = "" if all(v.cell.kind in ("static", "setting") for v in report.cells) else f", {report.scale} scale"
     out.print(Text(f"{table.name}: {table.title} ({table.paper.source}, {table.where}{scale})", "bold"))
     if rows:
-        out.print(_grid(table, rows, narrow=len(table.columns) > 3))
+        out.print(_grid(table, rows, stacked=len(table.columns) > 3 or out.width < 100))
         _legend(out, [v for v in report.cells if v.cell.claim])
     if report.relations:
         out.print(_relations(report.relations))
     out.print(Text(f"{table.name}: {sentence(report)}"))
 
 
-def _grid(table: Table, rows: dict[str, dict[str, Verdict]], narrow: bool) -> Grid:
-    """Rows and columns where the paper has them; a wide table puts a cell's parts on lines."""
+def _grid(table: Table, rows: dict[str, dict[str, Verdict]], stacked: bool) -> Grid:
+    """Rows and columns where the paper has them; in a wide table a cell's parts stand in one column."""
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
     evaluated = [r for r, cells in rows.items() if any(v.cell.kind == "metric" for v in cells.values())]
     settings = [f for f in ("S", "Q") if any(f in table.rows[r] for r in evaluated)]
-    labels = {r: table.rows[r].get("label", r) for r in rows}
-    grid.add_column("", min_width=min(28, max(map(len, labels.values()))))
+    lines: dict[str, list[Text]] = {r: [Text(table.rows[r].get("label", r))] for r in rows}
+    grid.add_column("", min_width=min(28, max(line[0].cell_len for line in lines.values())))
     for field in settings:
-        grid.add_column(field)
-    columns = [c for c in table.columns if any(c in cells for cells in rows.values())]
-    for column in columns:
+        grid.add_column(field, no_wrap=True)
+        for r, line in lines.items():
+            line.append(Text(_span(table.rows[r].get(field)) if r in evaluated else ""))
+    for column in (c for c in table.columns if any(c in cells for cells in rows.values())):
         label = table.columns[column].get("label", column)
-        if narrow:
+        parts = {r: _values(cells[column]) if column in cells else [Text("")] * 4 for r, cells in rows.items()}
+        if stacked:
             grid.add_column(label)
-        else:
-            claims = [cells[column].cell.claim for cells in rows.values() if column in cells]
-            longest = max((len(c.printed.text) for c in claims if c), default=0)
-            grid.add_column(label, justify="right", no_wrap=longest < 20)
-            for i, head in enumerate(("measured", "delta", "")):
-                grid.add_column(head, justify="left" if i == 2 else "right", no_wrap=True)
-    for row, cells in rows.items():
-        line: list[Text] = [Text(labels[row])]
-        line += [Text(_span(table.rows[row].get(f)) if row in evaluated else "") for f in settings]
-        for column in columns:
-            parts = _values(cells[column]) if column in cells else [Text("")] * 4
-            line += [_stacked(parts)] if narrow else parts
+            for r, line in lines.items():
+                line.append(_stacked(parts[r]))
+            continue
+        longest = max(p[0].cell_len for p in parts.values())
+        for i, head in enumerate((label, "measured", "delta", "")):
+            if i < 2 or any(p[i].plain for p in parts.values()):
+                # The paper's heading wraps before a number does.
+                width = max(12, min(longest, 56)) if i == 0 else None
+                grid.add_column(head, justify="left" if i == 3 else "right", no_wrap=i > 0, max_width=width)
+                for r, line in lines.items():
+                    line.append(parts[r][i])
+    for line in lines.values():
         grid.add_row(*line)
     return grid
 
 
 def _stacked(parts: Sequence[Text]) -> Text:
     claimed, measured, delta, letter = parts
-    first = Text.assemble(claimed, " ", letter)
     if not measured.plain or measured.plain == "the same":
-        return first
-    return Text.assemble(first, "\n", measured, *((" (", delta, ")") if delta.plain else ()))
+        return Text.assemble(letter, " ", claimed)
+    arrow = " → " if claimed.plain else ""
+    return Text.assemble(letter, " ", claimed, arrow, measured, *((" (", delta, ")") if delta.plain else ()))
 
 
 def _legend(out: Console, verdicts: Iterable[Verdict]) -> None:

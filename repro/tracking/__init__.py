@@ -3,204 +3,273 @@
 from __future__ import annotations
 
 import json
-import math
+import os
+import re
+import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
+from ..provenance import digest
 from ..schema import RelationVerdict
-from . import place
-from .rows import NUMBERS, ORDER, Entry, Row, digest, legal, metric_names, relations_note, row_note, view
+from ..store import Store, write_whole
 
 __all__ = ["Entry", "Link", "Row", "sync"]
 
-# MLflow's own limits for one call, and for the length of values.
-_BATCH = {"metrics": 900, "params": 100, "tags": 100}
-_PARAM, _TAG, _EXPERIMENT_TAG, _DIGEST = 6000, 8000, 20000, 36
+_LAYOUT = 1  # part of every digest: raise it when the same rows are to be written in another way
+# From the best news to the worst: a row bears the worst verdict of its cells.
+_ORDER = ("match", "incomparable", "inconclusive", "missing", "differs", "failed")
+_PARTS = ("claimed", "measured", "delta")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell: `claimed`, `measured` and `delta` in the claim's unit; a measured word as it is."""
+
+    column: str
+    quantity: str
+    verdict: str
+    printed: str = ""
+    claimed: float | None = None
+    measured: float | str | None = None
+    delta: float | None = None
+    unit: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table under one seed, with all that its run will hold.
+
+    `number` is its place in the paper's table, `created` and `seconds` are in seconds (since the
+    epoch, and of work). `datasets` holds (name, digest, context), with a context of `training`
+    or `evaluation`; `curve` a mapping for each epoch, with `epoch` among its keys; `files` are
+    copied as artifacts. Everything must come from records: what a later run would say otherwise
+    (the time, the present commit) makes the row a changed one.
+    """
+
+    key: str
+    seed: int
+    number: int
+    entries: tuple[Entry, ...]
+    label: str = ""
+    params: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    datasets: tuple[tuple[str, str, str], ...] = ()
+    curve: tuple[Mapping[str, float], ...] = ()
+    files: tuple[Path, ...] = ()
+    git: str = ""
+    created: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Link:
-    """Where a table went: `page` is None for the embedded store, which `ui` shows.
+    """How many runs a sync wrote, its `page` on a server, and in one line why it could not write."""
 
-    `reason` is empty, or one line on why nothing could be written.
-    """
-
-    experiment: str
-    uri: str
-    page: str | None = None
+    page: str = ""
     written: int = 0
-    kept: int = 0
     reason: str = ""
 
 
 def sync(
     table: str, title: str, scale: str, rows: Sequence[Row], relations: Sequence[RelationVerdict],
-    store_root: Path, uri: str | None = None, partial: bool = False, force: bool = False,
+    store_root: Path, partial: bool = False,
 ) -> Link:  # fmt: skip
     """Bring the experiment `<table> (<scale>)` to what `rows` say, and return where it is.
 
     Rows that did not change keep their runs; a changed one is deleted and written anew; one that
     is no longer among `rows` is deleted, unless `rows` are only a `partial` table. When nothing at
-    all changed, MLflow is not even imported; `force` looks all the same. Never raises for want of
-    MLflow or of an answer from it: the records are the truth, and the link says why.
+    all changed, MLflow is not even imported; without `mlflow.synced.json` it is asked again. Never
+    raises for want of MLflow: the records are the truth, and the link says why.
     """
-    uri = place.address(store_root, uri)
-    name, shown = f"{table} ({scale})", place.without_password(uri)
-    names = metric_names(rows)
-    several = len({r.seed for r in rows}) > 1
-    wanted = {(r.key, r.seed): (r, _run_name(r, several), digest([r, names, several])) for r in rows}
-    total = digest([title, relations, partial, [d for _, _, d in wanted.values()]])
-    done = place.synced(store_root).get(shown, {}).get(name, {})
-    own = uri == place.embedded(store_root)
-    if done.get("digest") == total and not force and (not own or place.database(store_root).exists()):
-        return Link(name, shown, place.page(shown, done["id"]), 0, len(rows))
-    if place.is_away(uri):
-        return Link(name, shown, reason=f"no MLflow server answers at {shown}; the results stand in the records")
+    store_root = store_root.resolve()
+    uri, name = address(store_root), f"{table} ({scale})"
+    wanted = {(r.key, str(r.seed)): _digest(r) for r in rows}
+    total = _digest([title, relations, partial, list(wanted.values())])
+    place = f"{without_password(uri)} {name}"
+    done, experiment = _synced(store_root).get(place, ("", ""))
+    if done == total and not is_absent(uri):
+        return Link(page(uri, experiment))
+    said = [f"- {r.verdict}: {r.relation.text} ({r.relation.where})" for r in relations]
+    about = {
+        "repro.table": table,
+        "mlflow.note.content": "\n".join([title, "", *said]),
+        "mlflow.experimentKind": "custom_model_development",  # without it the page asks each visitor
+        "mlflow.sharedViewState.repro": json.dumps(view(rows)),
+    }
+    own = None if uri.startswith("http") else (store_root / "mlartifacts").as_uri()
+    here = f"{socket.gethostname()}:{store_root}"
     try:
-        with place.locked(store_root):
-            client = place.connect(uri)
-            where = (store_root.resolve() / "mlartifacts").as_uri() if own else None
-            experiment = _experiment(client, name, where)
-            kept = _clear(client, experiment, {k: d for k, (_, _, d) in wanted.items()}, partial, own)
-            new = [k for k in wanted if k not in kept]
-            for key in new:
-                row, run_name, identity = wanted[key]
-                _write(client, experiment, table, scale, row, run_name, identity, names)
-            _describe(client, experiment, table, title, scale, rows, relations, names)
-            place.remember(store_root, shown, name, {"digest": total, "id": experiment})
-    except ModuleNotFoundError as e:
-        missing = "MLflow is not installed (pip install mlflow)" if e.name == "mlflow" else str(e)
-        return Link(name, shown, reason=f"{missing}; the results stand in the records")
-    except Timeout:
-        return Link(name, shown, reason="another process has been writing to MLflow for two minutes; run again")
-    except Exception as e:  # a view that cannot be written must not cost a run its results
-        first = place.without_password((str(e).strip().splitlines() or [type(e).__name__])[0], uri)
-        return Link(name, shown, reason=f"MLflow at {shown} did not take the results: {first[:300]}")
-    return Link(name, shown, place.page(shown, experiment), len(new), len(kept))
+        with Store(store_root).lock("mlflow").acquire(timeout=120):
+            client = connect(uri)
+            experiment = _experiment(client, name, own, about)
+            kept = _clear(client, experiment, wanted, partial, here)
+            new = [(r, d) for r, d in zip(rows, wanted.values(), strict=True) if (r.key, str(r.seed)) not in kept]
+            for row, identity in new:
+                tags = {"repro.table": table, "repro.scale": scale, "repro.store": here, "repro.digest": identity}
+                _write(client, experiment, row, tags)
+            synced = _synced(store_root) | {place: [total, experiment]}
+            write_whole(store_root / "mlflow.synced.json", json.dumps(synced, indent=1, sort_keys=True) + "\n")
+    except Exception as error:  # a view that cannot be written must not cost a run its results
+        return Link(reason=f"not written to {without_password(uri)} ({one_line(error)}); the records are complete")
+    return Link(page(uri, experiment), len(new))
 
 
-# One run
+def address(store_root: Path) -> str:
+    """The tracking URI: `MLFLOW_TRACKING_URI`, else the store's own database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(store_root / 'mlflow.db').as_posix()}"
 
 
-def _run_name(row: Row, several: bool) -> str:
-    return f"{row.key} seed {row.seed}" if several else row.key
+def is_absent(uri: str) -> bool:
+    """Whether an address names a database file that is not there."""
+    return uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
 
 
-def _write(
-    client: Any, experiment: str, table: str, scale: str, row: Row,
-    run_name: str, identity: str, names: Mapping[str, str],
-) -> None:  # fmt: skip
+def page(uri: str, experiment: str) -> str:
+    """The table of runs on a server, in the columns of the saved view; empty for a database."""
+    query = "viewStateShareKey=repro&workflowType=machine_learning"
+    return f"{without_password(uri)}/#/experiments/{experiment}/runs?{query}" if uri.startswith("http") else ""
+
+
+def without_password(text: str) -> str:
+    return re.sub(r"//[^/\s]*@", "//", text)
+
+
+def one_line(error: Exception) -> str:
+    """What an error says first, short and without a password."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return without_password(lines[0])[:200]
+
+
+def connect(uri: str) -> Any:
+    """A client, with MLflow kept from chatting, from phoning home, and from waiting for long.
+
+    Hold the store's lock `mlflow` meanwhile: two that open a new database at once break it.
+    """
+    quiet = {
+        "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    }  # fmt: skip
+    for key, value in quiet.items():
+        os.environ.setdefault(key, value)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _synced(store_root: Path) -> dict[str, Any]:
+    """Address and experiment -> digest and number of the experiment at the last sync."""
+    try:
+        return dict(json.loads((store_root / "mlflow.synced.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _digest(data: Any) -> str:
+    def plain(x: Any) -> Any:
+        return asdict(x) if is_dataclass(x) and not isinstance(x, type) else x.name if isinstance(x, Path) else str(x)
+
+    return digest([_LAYOUT, json.loads(json.dumps(data, default=plain))])
+
+
+def legal(name: str) -> str:
+    """A name as one part of an MLflow key, which takes letters, digits, `_`, `-`, `.` and space."""
+    return re.sub(r"[^\w.\- ]", "_", name)
+
+
+def names(row: Row) -> list[str]:
+    """What each entry's metrics are called: by its quantity, or where entries share one by its column."""
+    quantities = [e.quantity for e in row.entries]
+    found: list[str] = []
+    for e in row.entries:
+        name = legal(e.quantity if quantities.count(e.quantity) == 1 else e.column)
+        while name in found:
+            name += "_"
+        found.append(name)
+    return found
+
+
+def _write(client: Any, experiment: str, row: Row, tags: dict[str, str]) -> None:
     """Create, fill and end one run. Killed midway it stays RUNNING, and the next sync replaces it."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
     start = int(row.created * 1000)
-    tags = {
-        "repro.table": table, "repro.scale": scale, "repro.row": row.key, "repro.label": row.label or row.key,
-        "repro.seed": str(row.seed), "repro.digest": identity, "repro.pid": place.process(), "repro.verdict": row.worst,
-        "mlflow.source.name": f"repro run {table}", "mlflow.source.type": "LOCAL",
-        "mlflow.note.content": row_note(row), **({"mlflow.source.git.commit": row.git} if row.git else {}),
-        **{f"env.{legal(k)}": str(v) for k, v in row.environment.items()},
-    }  # fmt: skip
-    numbers: dict[str, float] = {}
-    for e in row.entries:
-        base = names[e.column]
-        tags[f"{base}/verdict"] = e.verdict
-        if e.printed:
-            tags[f"{base}/printed"] = e.printed
-        if e.delta is None:
-            tags[f"{base}/delta"] = f"none: {e.verdict}"  # so that the page has the column, and why it is bare
-        for part in NUMBERS:
+    worst = max((e.verdict for e in row.entries), key=_ORDER.index, default="missing")
+    tags |= {"repro.row": row.key, "repro.seed": str(row.seed), "repro.label": row.label, "repro.verdict": worst}
+    tags |= {"mlflow.source.git.commit": row.git, **{f"env.{legal(k)}": v for k, v in row.environment.items()}}
+    numbers = {**row.metrics, "row": row.number + row.seed / 1000}  # the page sorts by `row`
+    for name, e in zip(names(row), row.entries, strict=True):
+        tags |= {f"{name}/verdict": e.verdict, f"{name}/printed": e.printed, f"{name}/reason": e.reason}
+        # Words go where a number is wanting, so that the page shows the column, and why it is bare.
+        words = {"claimed": e.printed or "nothing", "measured": e.measured or e.verdict, "delta": e.verdict}
+        for part in _PARTS:
             if isinstance(value := getattr(e, part), int | float):
-                numbers[f"{base}/{part}"] = float(value)
-    # What the page draws at first is the first metric, so these stand last.
-    numbers |= {legal(k): v for k, v in row.metrics.items()}
-    numbers |= {"row": row.number + row.seed / 1000, "verdict/code": ORDER.index(row.worst)}
-    metrics = [Metric(k, float(v), start, 0) for k, v in numbers.items() if math.isfinite(v)]
-    for i, point in enumerate(row.curve):
-        step = int(point.get("epoch", i))
-        metrics += [
-            Metric(f"curve/{legal(k)}", float(v), start, step)
-            for k, v in point.items()
-            if k != "epoch" and isinstance(v, int | float) and math.isfinite(v)
-        ]
-    params = [Param(legal(k), str(v)[:_PARAM]) for k, v in {**row.params, "seed": str(row.seed)}.items() if str(v)]
-    run = client.create_run(experiment, start_time=start, run_name=run_name, tags={"repro.table": table})
-    run_id = run.info.run_id
-    lists = {"metrics": metrics, "params": params, "tags": [RunTag(k, v[:_TAG]) for k, v in tags.items()]}
-    # The tags first, since by them an unfinished run is known as ours.
-    for kind in ("tags", "params", "metrics"):
-        for i in range(0, len(lists[kind]), _BATCH[kind]):
-            client.log_batch(run_id, **{kind: lists[kind][i : i + _BATCH[kind]]})
-    if row.datasets:
-        inputs = [
-            DatasetInput(
-                Dataset(name, d[:_DIGEST], source_type="local", source=json.dumps({"uri": f"repro:{name}"})),
-                [InputTag("mlflow.data.context", context)],
-            )
-            for name, d, context in row.datasets
-        ]
-        client.log_inputs(run_id, inputs)
+                numbers[f"{name}/{part}"] = value
+            else:
+                tags[f"{name}/{part}"] = str(words[part])
+    metrics = [Metric(k, v, start, 0) for k, v in numbers.items()]
+    for point in row.curve:
+        step = int(point["epoch"])
+        metrics += [Metric(f"curve/{legal(k)}", v, start, step) for k, v in point.items() if k != "epoch"]
+    params = [Param(legal(k), v) for k, v in {**row.params, "seed": str(row.seed)}.items()]
+    run_name = f"{row.key} seed {row.seed}" if row.seed else row.key
+    run_id = client.create_run(experiment, start_time=start, run_name=run_name, tags=tags).info.run_id
+    client.log_batch(run_id, metrics=metrics, params=params)
+    for name, fingerprint, context in row.datasets:
+        # 36 is as long as MLflow takes it.
+        data = Dataset(name, fingerprint[:36], "local", json.dumps({"uri": f"repro:{name}"}))
+        client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
     for path in row.files:
         client.log_artifact(run_id, str(path), "records")
-    end = start + int(row.seconds * 1000)
-    client.set_terminated(run_id, "FAILED" if row.worst == "failed" else "FINISHED", end)
+    client.set_terminated(run_id, "FAILED" if worst == "failed" else "FINISHED", start + int(row.seconds * 1000))
 
 
-# The experiment
-
-
-def _experiment(client: Any, name: str, artifacts: str | None) -> str:
+def _experiment(client: Any, name: str, artifacts: str | None, tags: Mapping[str, str]) -> str:
+    """The experiment's number, made or taken out of the bin where need be, and told its tags."""
     found = client.get_experiment_by_name(name)
-    if found is None:
-        return str(client.create_experiment(name, artifact_location=artifacts))
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
+    number = str(found.experiment_id if found else client.create_experiment(name, artifact_location=artifacts))
+    if found and found.lifecycle_stage == "deleted":
+        client.restore_experiment(number)
+    for key, value in tags.items():
+        client.set_experiment_tag(number, key, value)
+    return number
 
 
 def _clear(
-    client: Any, experiment: str, wanted: Mapping[tuple[str, int], str], partial: bool, own: bool
-) -> set[tuple[str, int]]:
-    """Delete what is not as wanted, and return the rows and seeds that are there already."""
-    kept: set[tuple[str, int]] = set()
-    token = None
-    runs = []
-    while True:
-        some = client.search_runs([experiment], max_results=1000, page_token=token)
-        runs += [r for r in some if "repro.table" in r.data.tags]
-        if not (token := some.token):
-            break
-    for run in runs:
+    client: Any, experiment: str, wanted: Mapping[tuple[str, str], str], partial: bool, here: str
+) -> set[tuple[str, str]]:
+    """Delete those of our runs that are not as wanted, and return the rows and seeds that are there."""
+    kept: set[tuple[str, str]] = set()
+    for run in client.search_runs([experiment], max_results=10_000):
         tags = run.data.tags
-        if run.info.status == "RUNNING":  # nobody ends a killed process's run but the next one
-            if not own and place.is_alive(tags.get("repro.pid", "")):
+        if "repro.digest" not in tags:
+            continue
+        key = (tags["repro.row"], tags["repro.seed"])
+        if run.info.status == "RUNNING":
+            if tags["repro.store"] != here:  # somebody else's, at work
                 continue
+            # We hold the store's lock, so its process is dead, and nobody else would ever end it.
             client.set_terminated(run.info.run_id, "KILLED")
-        else:
-            key = (tags.get("repro.row", ""), int(tags.get("repro.seed", "0")))
-            same = tags.get("repro.digest") == wanted.get(key)
-            if key not in kept and (same or (partial and key not in wanted)):
-                kept.add(key)
-                continue
+        elif key not in kept and (wanted.get(key) == tags["repro.digest"] or (partial and key not in wanted)):
+            kept.add(key)
+            continue
         client.delete_run(run.info.run_id)
-    return kept & set(wanted)
+    return kept
 
 
-def _describe(
-    client: Any, experiment: str, table: str, title: str, scale: str, rows: Sequence[Row],
-    relations: Sequence[RelationVerdict], names: Mapping[str, str],
-) -> None:  # fmt: skip
-    """Tags of the experiment: what it is, the relations, and the saved view with its columns."""
-    columns = json.dumps(view(rows, names))
-    tags = {
-        "repro.table": table, "repro.scale": scale,
-        "mlflow.experimentKind": "custom_model_development",  # without it the page asks each visitor
-        "mlflow.note.content": relations_note(title, relations)[:_EXPERIMENT_TAG],
-        **({f"mlflow.sharedViewState.{place.VIEW}": columns} if len(columns) <= _EXPERIMENT_TAG else {}),
+def view(rows: Sequence[Row]) -> dict[str, Any]:
+    """The state of MLflow's table of runs: the paper's order, and claimed, measured, delta side by side."""
+    cells = [cell for row in rows for cell in zip(names(row), row.entries, strict=True)]
+    numeric = {f"{n}/{part}" for n, e in cells for part in _PARTS if isinstance(getattr(e, part), int | float)}
+    quantities = list(dict.fromkeys(n for n, _ in cells))
+    keys = [f"{n}/{part}" for n in quantities for part in _PARTS]
+    columns = [f"{'metrics' if k in numeric else 'tags'}.`{k}`" for k in keys]
+    columns += [f"tags.`{n}/verdict`" for n in quantities] + ["params.`seed`"]
+    return {
+        "orderByKey": "metrics.`row`", "orderByAsc": True, "searchFilter": "", "startTime": "ALL",
+        "selectedColumns": columns, "columnOrder": ["tags.`mlflow.runName`", *columns],
+        "columnWidths": {c: 50 + 7 * len(c) for c in columns},
     }  # fmt: skip
-    for key, value in tags.items():
-        client.set_experiment_tag(experiment, key, value)
