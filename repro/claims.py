@@ -39,6 +39,10 @@ class Claims:
             table = self._tables[str(path)] = tables.load(path)
         return table
 
+    def named(self, name: str) -> Table:
+        """A table that was loaded, by its name."""
+        return next(t for t in self._tables.values() if t.name == name)
+
     def cells(self, table: Table) -> list[Cell]:
         """Every cell of a table, printed or not, row by row."""
         return [self.cell(table, row, column) for row in table.rows for column in table.columns]
@@ -277,8 +281,7 @@ class Claims:
     def sides(self, table: Table, relations: Sequence[Relation]) -> list[Cell]:
         """The cells that relations speak of, also those of other tables."""
         keys = {key for r in relations if not r.missing for pair in r.pairs for key in pair}
-        by_name = {t.name: t for t in [*self._tables.values(), table]}
-        return [self.cell(by_name[t], row, column) for t, row, column in sorted(keys)]
+        return [self.cell(table if t == table.name else self.named(t), row, column) for t, row, column in sorted(keys)]
 
 
 def merged(table: Table, row: str, column: str) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class _Execution:
                 places = [(job.name, self.store.root / "partial" / item) for item, job, _ in self.active.values()]
                 self.progress.running(places, self._left())
         except KeyboardInterrupt:
-            self.executor.kill()
+            self.executor.end()
             begun = [job.name for _, job, _ in self.active.values()]
             raise Interrupted(self.done, begun) from None
         finally:
@@ -197,7 +197,7 @@ class _Execution:
 
     def _broken(self, item: str) -> None:
         """A worker died (out of memory, or killed): begin again in a new pool, twice at most."""
-        self.executor.renew()
+        self.executor.end()
         self.tries[item] = self.tries.get(item, 0) + 1
         if self.tries[item] > 2:
             self._fail(item, "its process died three times; is there enough memory? Try --jobs 1")

@@ -15,7 +15,7 @@ from .execution import Progress, execute
 from .plan import Plan, Planner
 from .reader import near
 from .results import Results
-from .schema import Cell, RelationVerdict, Result, Verdict
+from .schema import KINDS, Cell, Relation, RelationVerdict, Verdict
 from .store import Store
 from .tables import Table
 
@@ -59,8 +59,9 @@ class Outcome:
 
     @property
     def unmeasured(self) -> bool:
-        """Whether no cell of any table has a measurement."""
-        return not any(v.result.value is not None for r in self.reports for v in r.cells)
+        """Whether no cell and no relation of any table has a measurement."""
+        cells = any(v.result.value is not None for r in self.reports for v in r.cells)
+        return not cells and all(v.effect is None for r in self.reports for v in r.relations)
 
     @property
     def broken(self) -> int:
@@ -69,14 +70,23 @@ class Outcome:
         return cells + sum(v.verdict == "failed" for r in self.reports for v in r.relations)
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What is asked of one table: cells, relations, and the cells that the relations speak of."""
+
+    table: Table
+    cells: list[Cell]
+    relations: list[Relation]
+    sides: list[Cell]
+
+
 @dataclass
 class Run:
     """One run's selection and plan, before any work."""
 
     options: Options
     store: Store
-    claims: Claims
-    selected: list[tuple[Table, list[Cell]]]
+    selected: list[Selection]
     plan: Plan
 
     def has(self, kind: str, digest: str) -> bool:
@@ -101,7 +111,7 @@ def prepare(options: Options, make_data: bool, say: Callable[[str], None]) -> Ru
     store = Store(options.store)
     claims = Claims(options.scale, overrides=options.overrides)
     loaded = [claims.table(path) for path in tables.find(options.words)]
-    selected = [(t, _select(options, claims.cells(t))) for t in loaded]
+    selected = [_select(options, claims, table) for table in loaded]
     for word in options.rows:
         if not any(word in t.rows for t in loaded):
             rows = [r for t in loaded for r in t.rows]
@@ -124,38 +134,34 @@ def prepare(options: Options, make_data: bool, say: Callable[[str], None]) -> Ru
         return facts[name]
 
     planner = Planner(claims, look_up, options.seeds, options.device)
-    for table, cells in selected:
-        relations = claims.relations(table) if _wants(options, "relation") and not options.rows else []
-        for cell in [*cells, *claims.sides(table, relations)]:
-            planner.add(next(t for t in claims._tables.values() if t.name == cell.table), cell)
+    for selection in selected:
+        for cell in [*selection.cells, *selection.sides]:
+            planner.add(claims.named(cell.table), cell)
     blocked = planner.plan.blocked
     for key, reason in blocked.items():
         blocked[key] = reasons.get(reason.removesuffix(" is not here"), reason)
-    return Run(options, store, claims, selected, planner.plan)
+    return Run(options, store, selected, planner.plan)
 
 
-def _wants(options: Options, kind: str) -> bool:
-    return not options.only or kind in options.only
-
-
-def _select(options: Options, cells: list[Cell]) -> list[Cell]:
-    return [c for c in cells if _wants(options, c.kind) and (not options.rows or c.row in options.rows)]
+def _select(options: Options, claims: Claims, table: Table) -> Selection:
+    """The cells that the options ask for; relations only of whole tables, for they are one family."""
+    kinds, rows = options.only or KINDS, options.rows or tuple(table.rows)
+    cells = [c for c in claims.cells(table) if c.kind in kinds and c.row in rows]
+    relations = claims.relations(table) if "relation" in kinds and not options.rows else []
+    return Selection(table, cells, relations, claims.sides(table, relations))
 
 
 def conclude(run: Run, failures: Mapping[str, str]) -> Outcome:
     """Judge what the records say of the selected cells; nothing is run."""
-    results = Results(run.plan, run.store, failures)
+    results, scale = Results(run.plan, run.store, failures), run.options.scale
     reports = []
-    for table, cells in run.selected:
-        verdicts = [judge.cell(c, results.result(c), run.options.scale) for c in cells]
-        relations = run.claims.relations(table) if _wants(run.options, "relation") and not run.options.rows else []
-        found: dict[tuple[str, str, str], Result] = {
-            c.key: results.result(c) for c in run.claims.sides(table, relations)
-        }
-        spread = table.paper.proxy.seed_spread.get("top1_error") if table.paper.proxy else None
-        reports.append(
-            Report(table, run.options.scale, verdicts, judge.relations(relations, found, spread, run.options.scale))
-        )
+    for s in run.selected:
+        cells = [judge.cell(c, results.result(c), scale) for c in s.cells]
+        sides = {c.key: results.result(c) for c in s.sides}
+        # The spread over seeds is stated for the proxy; nothing is known of it elsewhere.
+        proxy = s.table.paper.proxy if scale == "proxy" else None
+        spread = proxy.seed_spread.get("top1_error") if proxy else None
+        reports.append(Report(s.table, scale, cells, judge.relations(s.relations, sides, spread, scale)))
     return Outcome(reports, run.plan, results, failures=dict(failures))
 
 
@@ -167,7 +173,7 @@ def run(options: Options, executor: Callable[[], Any], progress: Progress) -> tu
     try:
         done, failures = execute(prepared.plan, prepared.store, prepared.has, worker, progress)
     finally:
-        worker.close()
+        worker.end()
     outcome = conclude(prepared, failures)
     outcome.done = done
     if done:

@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class Store:
             return None
         except (ValueError, TypeError):
             pass
-        os.replace(path, path.with_suffix(".damaged"))
+        self._set_aside(path)
         return None
 
     def file(self, record: Record, name: str) -> Path:
@@ -79,8 +80,11 @@ class Store:
 
     def set_aside(self, record: Record) -> None:
         """Take a record out of use, keeping it on disk as `.damaged`."""
-        path = self._place(record.kind, record.digest)
-        os.replace(path, path.with_suffix(".damaged"))
+        self._set_aside(self._place(record.kind, record.digest))
+
+    def _set_aside(self, path: Path) -> None:
+        with suppress(FileNotFoundError):  # another run may have been first
+            os.replace(path, path.with_suffix(".damaged"))
 
     def all(self, kind: str) -> Iterator[Record]:
         """Every record of a kind."""

@@ -31,20 +31,10 @@ class Local:
             self._pool = ProcessPoolExecutor(self.slots, context, _begin, (os.getpid(),))
         return self._pool.submit(_run, job, dict(inputs), out, self.data, self.device)
 
-    def renew(self) -> None:
-        """Drop a pool one of whose workers died; the next job starts another."""
-        self.kill()
-
-    def kill(self) -> None:
-        """End the workers at once. What they have checkpointed stays."""
+    def end(self) -> None:
+        """End the workers at once; the next job starts others. What they have checkpointed stays."""
         for process in multiprocessing.active_children():
             process.kill()
-        if self._pool:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
-
-    def close(self) -> None:
-        """Let the workers end."""
         if self._pool:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
@@ -53,7 +43,7 @@ class Local:
 def _begin(parent: int) -> None:
     """Set up a worker: Ctrl-C is the parent's business, and the parent's death is ours too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The heap of one thread's training is not worth a team of OpenMP threads spinning beside it.
+    # A team of OpenMP threads spinning beside a one-thread training costs more than it gives.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

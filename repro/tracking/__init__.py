@@ -7,7 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,9 @@ from ..provenance import digest
 from ..schema import RelationVerdict
 from ..store import Store, write_whole
 
-__all__ = ["Entry", "Link", "Row", "sync"]
-
 _LAYOUT = 1  # part of every digest: raise it when the same rows are to be written in another way
-# From the best news to the worst: a row bears the worst verdict of its cells.
-_ORDER = ("match", "incomparable", "inconclusive", "missing", "differs", "failed")
+_ORDER = ("match", "incomparable", "inconclusive", "missing", "differs", "failed")  # a row bears its cells' last
+_Key = tuple[str, str]  # row and seed
 _PARTS = ("claimed", "measured", "delta")
 
 
@@ -40,13 +38,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table under one seed, with all that its run will hold.
+    """One row of a table under one seed, all from records: what changes between runs is written anew.
 
     `number` is its place in the paper's table, `created` and `seconds` are in seconds (since the
-    epoch, and of work). `datasets` holds (name, digest, context), with a context of `training`
-    or `evaluation`; `curve` a mapping for each epoch, with `epoch` among its keys; `files` are
-    copied as artifacts. Everything must come from records: what a later run would say otherwise
-    (the time, the present commit) makes the row a changed one.
+    epoch, and of work). `datasets` holds (name, digest, context), with a context of `training` or
+    `evaluation`; `curve` an `epoch` and its numbers for each epoch; `files` are copied as artifacts.
     """
 
     key: str
@@ -80,16 +76,16 @@ def sync(
 ) -> Link:  # fmt: skip
     """Bring the experiment `<table> (<scale>)` to what `rows` say, and return where it is.
 
-    Rows that did not change keep their runs; a changed one is deleted and written anew; one that
-    is no longer among `rows` is deleted, unless `rows` are only a `partial` table. When nothing at
-    all changed, MLflow is not even imported; without `mlflow.synced.json` it is asked again. Never
-    raises for want of MLflow: the records are the truth, and the link says why.
+    Rows that did not change keep their runs; a changed one is deleted and written anew, one that is not
+    among `rows` deleted, unless they are only a `partial` table. When nothing changed since the sync that
+    `mlflow.synced.json` tells of, MLflow is not imported. Where it cannot be written, the link says why.
     """
     store_root = store_root.resolve()
     uri, name = address(store_root), f"{table} ({scale})"
-    wanted = {(r.key, str(r.seed)): _digest(r) for r in rows}
-    total = _digest([title, relations, partial, list(wanted.values())])
-    place = f"{without_password(uri)} {name}"
+    found = {(row.key, str(row.seed)): row for row in rows}
+    wanted = {key: _digest(asdict(row) | {"files": [p.name for p in row.files]}) for key, row in found.items()}
+    total = _digest([title, [asdict(r) for r in relations], partial, list(wanted.values())])
+    place = f"{brief(uri)} {name}"
     done, experiment = _synced(store_root).get(place, ("", ""))
     if done == total and not is_absent(uri):
         return Link(page(uri, experiment))
@@ -106,15 +102,14 @@ def sync(
         with Store(store_root).lock("mlflow").acquire(timeout=120):
             client = connect(uri)
             experiment = _experiment(client, name, own, about)
-            kept = _clear(client, experiment, wanted, partial, here)
-            new = [(r, d) for r, d in zip(rows, wanted.values(), strict=True) if (r.key, str(r.seed)) not in kept]
-            for row, identity in new:
-                tags = {"repro.table": table, "repro.scale": scale, "repro.store": here, "repro.digest": identity}
-                _write(client, experiment, row, tags)
+            new = wanted.keys() - _clear(client, experiment, wanted, partial, here)
+            for key in sorted(new):
+                tags = {"repro.table": table, "repro.scale": scale, "repro.store": here, "repro.digest": wanted[key]}
+                _write(client, experiment, found[key], tags)
             synced = _synced(store_root) | {place: [total, experiment]}
             write_whole(store_root / "mlflow.synced.json", json.dumps(synced, indent=1, sort_keys=True) + "\n")
     except Exception as error:  # a view that cannot be written must not cost a run its results
-        return Link(reason=f"not written to {without_password(uri)} ({one_line(error)}); the records are complete")
+        return Link(reason=brief(f"not brought to {uri}, but the records are complete: {error}"))
     return Link(page(uri, experiment), len(new))
 
 
@@ -131,30 +126,19 @@ def is_absent(uri: str) -> bool:
 def page(uri: str, experiment: str) -> str:
     """The table of runs on a server, in the columns of the saved view; empty for a database."""
     query = "viewStateShareKey=repro&workflowType=machine_learning"
-    return f"{without_password(uri)}/#/experiments/{experiment}/runs?{query}" if uri.startswith("http") else ""
+    return f"{brief(uri)}/#/experiments/{experiment}/runs?{query}" if uri.startswith("http") else ""
 
 
-def without_password(text: str) -> str:
-    return re.sub(r"//[^/\s]*@", "//", text)
-
-
-def one_line(error: Exception) -> str:
-    """What an error says first, short and without a password."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return without_password(lines[0])[:200]
+def brief(text: str) -> str:
+    """The first line of a text, short and without a password."""
+    return re.sub(r"//[^/\s]*@", "//", text.splitlines()[0])[:300]
 
 
 def connect(uri: str) -> Any:
-    """A client, with MLflow kept from chatting, from phoning home, and from waiting for long.
-
-    Hold the store's lock `mlflow` meanwhile: two that open a new database at once break it.
-    """
-    quiet = {
-        "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    }  # fmt: skip
-    for key, value in quiet.items():
-        os.environ.setdefault(key, value)
+    """A quiet client that soon gives up. Hold the lock `mlflow`: two that open a new database at once break it."""
+    quiet = {"DISABLE_TELEMETRY": "true", "ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "LOGGING_LEVEL": "WARNING"}
+    for key, value in {**quiet, "HTTP_REQUEST_MAX_RETRIES": "1", "HTTP_REQUEST_TIMEOUT": "20"}.items():
+        os.environ.setdefault(f"MLFLOW_{key}", value)
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
@@ -169,10 +153,7 @@ def _synced(store_root: Path) -> dict[str, Any]:
 
 
 def _digest(data: Any) -> str:
-    def plain(x: Any) -> Any:
-        return asdict(x) if is_dataclass(x) and not isinstance(x, type) else x.name if isinstance(x, Path) else str(x)
-
-    return digest([_LAYOUT, json.loads(json.dumps(data, default=plain))])
+    return digest([_LAYOUT, json.loads(json.dumps(data, default=str))])
 
 
 def legal(name: str) -> str:
@@ -202,9 +183,10 @@ def _write(client: Any, experiment: str, row: Row, tags: dict[str, str]) -> None
     tags |= {"mlflow.source.git.commit": row.git, **{f"env.{legal(k)}": v for k, v in row.environment.items()}}
     numbers = {**row.metrics, "row": row.number + row.seed / 1000}  # the page sorts by `row`
     for name, e in zip(names(row), row.entries, strict=True):
-        tags |= {f"{name}/verdict": e.verdict, f"{name}/printed": e.printed, f"{name}/reason": e.reason}
-        # Words go where a number is wanting, so that the page shows the column, and why it is bare.
-        words = {"claimed": e.printed or "nothing", "measured": e.measured or e.verdict, "delta": e.verdict}
+        printed = f"{e.printed} {e.unit}".strip()
+        tags |= {f"{name}/verdict": e.verdict, f"{name}/printed": printed, f"{name}/reason": e.reason}
+        # A word where a number is wanting, so that the page shows the column, and why it is bare.
+        words = {"claimed": printed or "nothing", "measured": e.measured or e.verdict, "delta": e.verdict}
         for part in _PARTS:
             if isinstance(value := getattr(e, part), int | float):
                 numbers[f"{name}/{part}"] = value
@@ -212,15 +194,14 @@ def _write(client: Any, experiment: str, row: Row, tags: dict[str, str]) -> None
                 tags[f"{name}/{part}"] = str(words[part])
     metrics = [Metric(k, v, start, 0) for k, v in numbers.items()]
     for point in row.curve:
-        step = int(point["epoch"])
-        metrics += [Metric(f"curve/{legal(k)}", v, start, step) for k, v in point.items() if k != "epoch"]
+        metrics += [Metric(f"curve/{k}", v, start, int(point["epoch"])) for k, v in point.items() if k != "epoch"]
     params = [Param(legal(k), v) for k, v in {**row.params, "seed": str(row.seed)}.items()]
     run_name = f"{row.key} seed {row.seed}" if row.seed else row.key
     run_id = client.create_run(experiment, start_time=start, run_name=run_name, tags=tags).info.run_id
     client.log_batch(run_id, metrics=metrics, params=params)
     for name, fingerprint, context in row.datasets:
-        # 36 is as long as MLflow takes it.
-        data = Dataset(name, fingerprint[:36], "local", json.dumps({"uri": f"repro:{name}"}))
+        source = json.dumps({"uri": f"repro:{name}"})
+        data = Dataset(name, fingerprint[:36], "local", source)  # MLflow takes no more than 36
         client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
     for path in row.files:
         client.log_artifact(run_id, str(path), "records")
@@ -234,28 +215,25 @@ def _experiment(client: Any, name: str, artifacts: str | None, tags: Mapping[str
     if found and found.lifecycle_stage == "deleted":
         client.restore_experiment(number)
     for key, value in tags.items():
-        client.set_experiment_tag(number, key, value)
+        if len(value) <= 20_000:  # MLflow takes no more
+            client.set_experiment_tag(number, key, value)
     return number
 
 
-def _clear(
-    client: Any, experiment: str, wanted: Mapping[tuple[str, str], str], partial: bool, here: str
-) -> set[tuple[str, str]]:
+def _clear(client: Any, experiment: str, wanted: Mapping[_Key, str], partial: bool, here: str) -> set[_Key]:
     """Delete those of our runs that are not as wanted, and return the rows and seeds that are there."""
-    kept: set[tuple[str, str]] = set()
+    kept: set[_Key] = set()
     for run in client.search_runs([experiment], max_results=10_000):
-        tags = run.data.tags
-        if "repro.digest" not in tags:
-            continue
+        tags, is_running = run.data.tags, run.info.status == "RUNNING"
+        if "repro.digest" not in tags or (is_running and tags["repro.store"] != here):
+            continue  # a stranger's, or another store's that is being written
         key = (tags["repro.row"], tags["repro.seed"])
-        if run.info.status == "RUNNING":
-            if tags["repro.store"] != here:  # somebody else's, at work
-                continue
-            # We hold the store's lock, so its process is dead, and nobody else would ever end it.
-            client.set_terminated(run.info.run_id, "KILLED")
-        elif key not in kept and (wanted.get(key) == tags["repro.digest"] or (partial and key not in wanted)):
+        is_wanted = wanted.get(key) == tags["repro.digest"] or (partial and key not in wanted)
+        if is_wanted and not is_running and key not in kept:
             kept.add(key)
             continue
+        if is_running:  # we hold the store's lock, so its process is dead, and nobody else would ever end it
+            client.set_terminated(run.info.run_id, "KILLED")
         client.delete_run(run.info.run_id)
     return kept
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,44 +16,37 @@ from urllib.parse import quote
 
 from ..errors import ReproError
 from ..store import Store
-from . import address, connect, is_absent, one_line, page, without_password
-
-# A link that compares names every run: beyond this it is too long to be shown, and its page slow (mlflow#21841).
-_COMPARED = 24
+from . import address, brief, connect, is_absent, page
 
 
 def ui(store_root: Path, port: int = 5000, out: Callable[[str], None] = print) -> None:
-    """Serve the store's MLflow page on 127.0.0.1 until Ctrl-C; `port` 0 takes a free one.
+    """Serve the store's page on 127.0.0.1 until Ctrl-C; of a server in `MLFLOW_TRACKING_URI`, say the addresses.
 
-    With `MLFLOW_TRACKING_URI` set to a server, only its addresses are said. Raises ReproError
-    where there is nothing to show, no MLflow, no free port, or a server that does not start.
+    Raises ReproError where there is nothing to show, no MLflow, no free port, or a server that does not start.
     """
     store_root = store_root.resolve()
     uri = address(store_root)
     away = uri.startswith("http")
     if is_absent(uri):
         raise ReproError(f"there is no MLflow database at {uri}; `repro run` writes one")
-    base = without_password(uri).rstrip("/") if away else f"http://127.0.0.1:{_free(port)}"
+    base = brief(uri).rstrip("/") if away else f"http://127.0.0.1:{port}"
+    if not away and _answers(base):
+        raise ReproError(f"port {port} is taken; choose another with --port")
     try:
         links = _links(store_root, uri, base)
     except Exception as error:
-        raise ReproError(f"MLflow cannot show {without_password(uri)}: {one_line(error)}") from error
+        raise ReproError(brief(f"MLflow cannot show {uri}: {error}")) from error
     if away:
         out(links)
         return
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", base.rpartition(":")[2]),
-        *("--workers", "1", "--backend-store-uri", uri),
-        *("--default-artifact-root", (store_root / "mlartifacts").as_uri()),
-    ]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", uri, "--default-artifact-root", (store_root / "mlartifacts").as_uri()]
+    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    log = store_root / "mlflow.log"
     # `kill` ends this process as Ctrl-C does; the server has a session of its own, to be ended whole.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    log = store_root / "mlflow.log"
     with log.open("wb") as words:
-        server = subprocess.Popen(
-            command, stdout=words, stderr=words, env=environment, cwd=store_root, start_new_session=True
-        )
+        server = subprocess.Popen(command, stdout=words, stderr=words, env=env, cwd=store_root, start_new_session=True)
     try:
         while server.poll() is None and not _answers(base):
             time.sleep(0.2)
@@ -80,27 +72,15 @@ def _links(store_root: Path, uri: str, base: str) -> str:
             if "repro.table" not in e.tags:
                 continue
             lines += [e.name, f"  table    {page(base, e.experiment_id)}"]
-            runs = client.search_runs([e.experiment_id], max_results=_COMPARED + 1, order_by=["metrics.row ASC"])
-            if 1 < len(runs) <= _COMPARED:
+            runs = client.search_runs([e.experiment_id], max_results=25, order_by=["metrics.row ASC"])
+            if 1 < len(runs) <= 24:  # more make the link too long to be shown, and its page slow (mlflow#21841)
                 ids = quote(json.dumps([r.info.run_id for r in runs], separators=(",", ":")), safe=",")
                 query = f"runs={ids}&experiments={quote(json.dumps([e.experiment_id]))}&workflowType=machine_learning"
                 lines.append(f"  compare  {base}/#/compare-runs?{query}")
     return "".join(f"{line}\n" for line in lines)
 
 
-def _free(port: int) -> int:
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ReproError(f"port {port} is taken; choose another with --port") from error
-        return int(s.getsockname()[1])
-
-
 def _answers(base: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{base}/health", timeout=5):
-            return True
-    except OSError:
-        return False
+    with suppress(OSError), urllib.request.urlopen(f"{base}/health", timeout=5):
+        return True
+    return False
