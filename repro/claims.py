@@ -1,8 +1,9 @@
-"""A `Table` to cells: settings merged level by level, and put on the scale that is run."""
+"""A `Table` to cells and relations: settings merged level by level, put on the scale that is run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,24 +12,35 @@ from typing import Any
 from . import protocols, tables
 from .architectures import check as check_build
 from .errors import ReproError
+from .fields import RelationModel
 from .printed import parse
 from .reader import near
 from .schema import KINDS, QUANTITIES, Build, Cell, Claim, Relation, System
 from .tables import Table
 
 Key = tuple[str, str, str]
-_FIELDS = ("build", "recipe", "S", "Q", "protocol", "dataset")  # what `nets` may set of its own
+_TESTS = ("less", "not_better", "falls")
+
+
+@contextmanager
+def _placed(file: str, line: Callable[[str], int], prefix: str = "") -> Iterator[None]:
+    """Give a mistake that knows no place the file, and the line that `line` finds for its message."""
+    try:
+        yield
+    except ReproError as error:
+        if error.file:
+            raise
+        raise ReproError(prefix + error.message, file, line(error.message)) from None
 
 
 @dataclass
 class Claims:
     """The cells and relations of tables at one scale. Tables that an address names are read too.
 
-    `overrides` are `-o key=value` pairs whose key starts with `recipe.`, `build.` or `protocol.`.
+    `overrides` are `-o key=value` pairs whose key starts with `recipe.`, `build.` or is `protocol`.
     """
 
     scale: str = "proxy"
-    root: Path | None = None
     overrides: Mapping[str, str] = field(default_factory=dict)
     _tables: dict[str, Table] = field(default_factory=dict)
 
@@ -50,148 +62,70 @@ class Claims:
     def cell(self, table: Table, row: str, column: str) -> Cell:
         """One cell, with its claim and the systems it speaks of."""
         settings = merged(table, row, column)
-        line = table.line("rows", row, "values", column)
-        if line == table.line("rows", row):
-            line = table.line("rows", row, "values")
-        quantity = settings.get("quantity")
-        if quantity is None:
-            raise ReproError(f"cell {row} | {column}: no quantity is given", table.file, line)
-        kind, unit, _ = QUANTITIES.get(quantity, (settings.get("kind"), settings.get("unit", ""), ""))
+        quantity = settings.get("quantity", "")
+        kind, unit, _ = QUANTITIES.get(quantity, ("", "", ""))
         kind, unit = settings.get("kind", kind), settings.get("unit", unit)
-        missing = settings.get("missing")
-        if kind == "metric" and self.scale == "proxy" and table.paper.proxy is None and not missing:
-            missing = settings["missing"] = f"{table.paper.file} states no proxy; --scale full measures it"
-        if kind not in KINDS or (quantity not in QUANTITIES and not missing):
-            place = table.line("columns", column) if column in table.columns else line
-            say = f"quantity {quantity!r} is not measured{near(quantity, QUANTITIES)} "
-            raise ReproError(
-                say + f"Known: {', '.join(QUANTITIES)}. Any other needs `kind:` ({', '.join(KINDS)}) and `missing:`",
-                table.file,
-                place,
-            )
-        claim = self._claim(table, row, column, settings, quantity, kind, unit, line)
+        if kind == "metric" and self.scale == "proxy" and table.paper.proxy is None:
+            settings.setdefault("missing", f"{table.paper.file} states no proxy; --scale full measures it")
+        if kind not in KINDS or (quantity not in QUANTITIES and "missing" not in settings):
+            say = f"{row} | {column}: quantity {quantity!r} is not measured{near(quantity, QUANTITIES)} Known: "
+            say += f"{', '.join(QUANTITIES)}. Any other needs `kind:` ({', '.join(KINDS)}) and `missing:`"
+            raise ReproError(say, table.file, table.line("columns", column))
+        settings |= {"quantity": quantity, "kind": kind, "unit": unit}
+        claim = _claim(table, row, column, settings)
         systems: tuple[tuple[System, ...], ...] = ()
-        if not missing:
-            try:
-                systems = self._systems(table, settings, kind)
-            except ReproError as error:
-                if error.file:
-                    raise
-                raise ReproError(error.message, table.file, self._blame(table, row, column, error.message)) from None
+        if "missing" not in settings:
+            with _placed(table.file, lambda message: _blame(table, row, column, message)):
+                systems = self._systems(table, settings)
+                if claim and not systems:
+                    raise ReproError("values need a `build:` (vgg:D), `nets:`, or `missing:` with the reason")
         extra: dict[str, Any] = {k: settings[k] for k in ("stage", "setting", "margin") if k in settings}
         return Cell(table.name, row, column, claim, quantity, kind, unit, systems, extra)
 
-    def _blame(self, table: Table, row: str, column: str, message: str) -> int:
-        """The line of the field that a message is about: the innermost level that sets it."""
-        word = message.split()[1] if message.startswith("unknown ") else message.split()[0]
-        name = {"family": "build", "net": "build", "argument": "build", "size": "Q"}.get(word, word)
-        for where in (("rows", row, "values", column), ("rows", row), ("columns", column), ("defaults",)):
-            if (*where, name) in table.lines:
-                return table.line(*where, name)
-        return table.line("rows", row)
+    def _systems(self, table: Table, settings: Mapping[str, Any]) -> tuple[tuple[System, ...], ...]:
+        """An ensemble for each net that is claimed; `nets` is one ensemble of several."""
+        if "nets" not in settings:
+            return tuple((self._system(table, settings, build),) for build in settings.get("build", []))
+        members: list[System] = []
+        for net in settings["nets"]:
+            if isinstance(net, str):  # an address: the nets of that cell, whatever quantity stands there
+                members += self.cell(*self.address(table, net)).systems[0]
+            else:
+                own = {**settings, **net}
+                members.append(self._system(table, own, own["build"][0]))
+        return (tuple(members),)
 
-    def _claim(
-        self,
-        table: Table,
-        row: str,
-        column: str,
-        settings: Mapping[str, Any],
-        quantity: str,
-        kind: str,
-        unit: str,
-        line: int,
-    ) -> Claim | None:
-        text = settings.get("printed", "-")
-        if text == "-":
-            return None
-        numeric = kind != "setting" and quantity != "composition" and quantity in QUANTITIES
-        try:
-            printed = parse(settings.get("means", text), settings.get("digits"), numeric=numeric, unit=unit)
-        except ReproError as error:
-            raise ReproError(f"{row} | {column}: {error.message}", table.file, line) from None
-        return Claim(
-            printed=replace(printed, text=text, means=settings.get("means", "")),
-            quantity=quantity,
-            kind=kind,
-            unit=unit,
-            where=settings.get("where", table.where),
-            file=table.file,
-            line=line,
-            dataset="" if kind in ("static", "setting") else settings.get("dataset", ""),
-            missing=settings.get("missing"),
-            known=table.known.get((row, column)),
-            quotes=settings.get("quotes"),
-            recalled="recalled" in settings,
-            note=settings.get("note"),
-        )
-
-    def _systems(self, table: Table, settings: Mapping[str, Any], kind: str) -> tuple[tuple[System, ...], ...]:
-        if nets := settings.get("nets"):
-            members: list[System] = []
-            for net in nets:
-                if isinstance(net, str):
-                    # An address: the nets of that cell, whatever quantity stands there.
-                    other, row, column = self.address(table, net)
-                    members += self.cell(other, row, column).systems[0]
-                else:
-                    unknown = [k for k in net if k not in _FIELDS]
-                    if unknown:
-                        raise ReproError(f"nets: unknown key {unknown[0]!r}; known: {', '.join(_FIELDS)}")
-                    fields = {
-                        k: [v] if k in ("build", "Q", "protocol") and isinstance(v, str) else v for k, v in net.items()
-                    }
-                    members.append(
-                        self._system(table, {**settings, **fields}, (fields.get("build") or settings["build"])[0], kind)
-                    )
-            return (tuple(members),)
-        if not settings.get("build"):
-            return () if settings.get("printed", "-") == "-" else self._no_build()
-        return tuple((self._system(table, settings, b, kind),) for b in settings["build"])
-
-    def _no_build(self) -> tuple[tuple[System, ...], ...]:
-        raise ReproError("values need a `build:` (vgg:D), `nets:`, or `missing:` with the reason")
-
-    def _system(self, table: Table, settings: Mapping[str, Any], build: str, kind: str) -> System:
-        net = self.net(table, build, full=True)
-        pixels = int(settings.get("input", 224))
-        if kind == "setting":
-            views = (
-                protocols.resolve(settings["protocol"], [int(q) for q in settings["Q"]], pixels)
-                if "Q" in settings
-                else ()
-            )
-            return System(net, settings.get("recipe", ""), self._span(table, settings, True), "", views, pixels)
-        if kind != "metric":
+    def _system(self, table: Table, settings: Mapping[str, Any], text: str) -> System:
+        # Counts and settings are of the paper's own net and recipe, whatever the scale.
+        at = self if settings["kind"] == "metric" else Claims("full", self.overrides)
+        net, pixels = at.net(table, text), at.size(table, settings.get("input", 224))
+        if settings["kind"] == "static":
             return System(net, input=pixels)
-        proxy = table.paper.proxy
-        dataset = settings.get("dataset", "")
-        if self.scale == "proxy" and proxy:
-            dataset = proxy.dataset.get(dataset) or dataset
-            net, pixels = self.net(table, build), self._size(table, pixels)
-        for need in ("recipe", "S", "Q", "protocol"):
-            if need not in settings:
-                raise ReproError(f"{need} is missing for the build {build}")
-        Q = [self._size(table, int(q)) for q in settings["Q"]]
-        if settings["recipe"] not in table.paper.recipes:
-            known = table.paper.recipes
-            raise ReproError(
-                f"recipe {settings['recipe']!r} is not in {table.paper.file}{near(settings['recipe'], known)}"
-            )
-        words = [self.overrides["protocol"]] if "protocol" in self.overrides else settings["protocol"]
-        protocol = protocols.resolve(words, Q, pixels)
-        return System(net, settings["recipe"], self._span(table, settings), dataset, protocol, pixels)
+        words = [self.overrides["protocol"]] if "protocol" in self.overrides else settings.get("protocol", [])
+        Q = [at.size(table, int(q)) for q in settings.get("Q", [])]
+        views = protocols.resolve(words, Q, pixels) if Q else ()
+        dataset, recipe = settings.get("dataset", ""), settings.get("recipe", "")
+        if recipe not in table.paper.recipes:
+            raise ReproError(f"recipe {recipe!r} is not in {table.paper.file}{near(recipe, table.paper.recipes)}")
+        if settings["kind"] == "metric":
+            for need in ("S", "Q", "protocol"):
+                if need not in settings:
+                    raise ReproError(f"{need} is missing for the build {text}")
+            if at.scale == "proxy" and table.paper.proxy:
+                dataset = table.paper.proxy.dataset.get(dataset, dataset)
+        return System(net, recipe, at.span(table, settings.get("S", "0")), dataset, views, pixels)
 
-    def net(self, table: Table, text: str, full: bool = False) -> Build:
+    def net(self, table: Table, text: str) -> Build:
         """A build of the table's with what the command line and, at its scale, the proxy change."""
         given = {k.removeprefix("build."): v for k, v in self.overrides.items() if k.startswith("build.")}
         net = Build.parse(text)
         net = Build(net.family, net.net).with_args({**dict(net.args), **given})
-        if self.scale == "proxy" and table.paper.proxy and not full:
+        if self.scale == "proxy" and table.paper.proxy:
             net = net.with_args(table.paper.proxy.build)
         check_build(net)
         return net
 
-    def _size(self, table: Table, pixels: int) -> int:
+    def size(self, table: Table, pixels: int) -> int:
         """A size of the paper's in the pixels of the scale that is run."""
         proxy = table.paper.proxy
         if self.scale != "proxy" or proxy is None:
@@ -201,17 +135,14 @@ class Claims:
             raise ReproError(f"size {pixels} is not in the proxy's `pixels:` of {table.paper.file} ({known})")
         return proxy.pixels[pixels]
 
-    def _span(self, table: Table, settings: Mapping[str, Any], full: bool = False) -> tuple[int, int]:
-        return self.span(table, settings.get("S", "0"), full)
-
-    def span(self, table: Table, text: str, full: bool = False) -> tuple[int, int]:
+    def span(self, table: Table, text: str) -> tuple[int, int]:
         """`256` or `256..512` as the smallest and largest training scale, in pixels of the scale run."""
         low, _, high = text.partition("..")
         try:
             ends = int(low), int(high or low)
         except ValueError:
             raise ReproError(f"S is {text!r}; expected pixels, as 256, or a range, as 256..512") from None
-        return ends if full or not ends[0] else (self._size(table, ends[0]), self._size(table, ends[1]))
+        return (self.size(table, ends[0]), self.size(table, ends[1])) if ends[0] else ends
 
     def address(self, table: Table, text: str) -> tuple[Table, str, str]:
         """`table | row | column` as a table and keys; a bare word is a row of this table."""
@@ -221,8 +152,7 @@ class Claims:
         if len(parts) < 2:
             raise ReproError(f"no row is called {text!r}{near(text, table.rows)} Rows: {', '.join(table.rows)}")
         if parts[0] != table.name:
-            name = parts[0].split("/")[-1]
-            path = Path(table.file).parent / f"{name}.yaml"
+            path = Path(table.file).with_name(f"{parts[0].split('/')[-1]}.yaml")
             if not path.is_file():
                 raise ReproError(f"address {text!r}: there is no {path}")
             table = self.table(path)
@@ -233,55 +163,87 @@ class Claims:
 
     def relations(self, table: Table) -> list[Relation]:
         """The relations of a table file, their sides as cell keys."""
-        return list(self._relations(table))
+        return [self._relation(table, id_, model) for id_, model in table.relations.items()]
 
-    def _relations(self, table: Table) -> Iterator[Relation]:
-        for id_, model in table.relations.items():
-            line = table.line("relations", id_)
-            tests = {k: v for k in ("less", "not_better", "falls") if (v := getattr(model, k)) is not None}
+    def _relation(self, table: Table, id_: str, model: RelationModel) -> Relation:
+        tests = [t for t in _TESTS if getattr(model, t) is not None]
+        test = tests[0] if tests else ""
+        with _placed(table.file, lambda message: table.line("relations", id_, test), f"relation {id_!r}: "):
             if len(tests) != 1:
-                raise ReproError(
-                    f"relation {id_!r} needs one of less, not_better, falls; it has {len(tests)}", table.file, line
-                )
-            ((test, sides),) = tests.items()
-            try:
-                keys = self._sides(table, test, sides)
-                printed = parse(model.printed, numeric=True) if model.printed else None
-            except ReproError as error:
-                raise ReproError(
-                    f"relation {id_!r}: {error.message}", table.file, table.line("relations", id_, test)
-                ) from None
-            yield Relation(
-                id_,
-                model.text,
-                model.where,
-                test,
-                keys,
-                table.file,
-                line,
-                model.margin,
-                printed,
-                model.unit,
-                model.missing,
-            )
+                raise ReproError(f"it needs one of {', '.join(_TESTS)}; it has {len(tests)}")
+            pairs = self._pairs(table, test, getattr(model, test))
+            printed = parse(model.printed, numeric=True) if model.printed else None
+        line = table.line("relations", id_)
+        return Relation(
+            id_,
+            model.text,
+            model.where,
+            test,
+            pairs,
+            table.file,
+            line,
+            model.margin,
+            printed,
+            model.unit,
+            model.missing,
+        )
 
-    def _sides(self, table: Table, test: str, sides: Sequence[Any]) -> tuple[tuple[Key, Key], ...]:
+    def _pairs(self, table: Table, test: str, sides: Sequence[Any]) -> tuple[tuple[Key, Key], ...]:
         if test == "falls":
             pairs: list[Any] = list(pairwise(sides))
         else:
             pairs = list(sides) if all(isinstance(s, list) for s in sides) else [sides]
-        keys = []
+        keys: list[tuple[Key, Key]] = []
         for pair in pairs:
             if len(pair) != 2:
                 raise ReproError(f"a pair has two sides, this has {len(pair)}: {pair}")
-            a, b = (self.address(table, side) for side in pair)
-            keys.append(((a[0].name, a[1], a[2]), (b[0].name, b[1], b[2])))
+            one, two = ((t.name, row, column) for t, row, column in (self.address(table, side) for side in pair))
+            keys.append((one, two))
         return tuple(keys)
 
     def sides(self, table: Table, relations: Sequence[Relation]) -> list[Cell]:
         """The cells that relations speak of, also those of other tables."""
         keys = {key for r in relations if not r.missing for pair in r.pairs for key in pair}
         return [self.cell(table if t == table.name else self.named(t), row, column) for t, row, column in sorted(keys)]
+
+
+def _claim(table: Table, row: str, column: str, settings: Mapping[str, Any]) -> Claim | None:
+    """What the cell prints, or None for `-`."""
+    text, means, kind = settings.get("printed", "-"), settings.get("means", ""), settings["kind"]
+    if text == "-":
+        return None
+    line = table.line("rows", row, "values", column)
+    if line == table.line("rows", row):  # a list of values has no key for each
+        line = table.line("rows", row, "values")
+    words_may_stand = kind == "setting" or settings["quantity"] == "composition"
+    numeric = settings["quantity"] in QUANTITIES and not words_may_stand
+    with _placed(table.file, lambda message: line, f"{row} | {column}: "):
+        printed = parse(means or text, settings.get("digits"), numeric=numeric, unit=settings["unit"])
+    return Claim(
+        printed=replace(printed, text=text, means=means),
+        quantity=settings["quantity"],
+        kind=kind,
+        unit=settings["unit"],
+        where=settings.get("where", table.where),
+        file=table.file,
+        line=line,
+        dataset="" if kind in ("static", "setting") else settings.get("dataset", ""),
+        missing=settings.get("missing"),
+        known=table.known.get((row, column)),
+        quotes=settings.get("quotes"),
+        recalled="recalled" in settings,
+        note=settings.get("note"),
+    )
+
+
+def _blame(table: Table, row: str, column: str, message: str) -> int:
+    """The line of the field that a message is about: the innermost level that sets it."""
+    word = message.removeprefix("unknown ").split()[0]
+    name = {"family": "build", "net": "build", "argument": "build", "size": "Q"}.get(word, word)
+    for where in (("rows", row, "values", column), ("rows", row), ("columns", column), ("defaults",)):
+        if (*where, name) in table.lines:
+            return table.line(*where, name)
+    return table.line("rows", row)
 
 
 def merged(table: Table, row: str, column: str) -> dict[str, Any]:

@@ -22,16 +22,21 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Settings(_Model):
-    """The fields that may stand at every level: defaults, column, row, cell."""
+class Net(_Model):
+    """One member of an ensemble: what it sets otherwise than its cell."""
 
-    label: str | None = None
     build: Words | None = None
     recipe: str | None = None
     S: str | None = None
     Q: Words | None = None
     protocol: Words | None = None
     dataset: str | None = None
+
+
+class Settings(Net):
+    """The fields that may stand at every level: defaults, column, row, cell."""
+
+    label: str | None = None
     quantity: str | None = None
     unit: str | None = None
     kind: str | None = None
@@ -44,7 +49,7 @@ class Settings(_Model):
     recalled: str | None = None
     where: str | None = None
     note: str | None = None
-    nets: list[str | dict[str, Any]] | None = None
+    nets: list[str | Net] | None = None
     margin: float | None = None
     input: int | None = None
 

@@ -118,7 +118,7 @@ class Planner:
         return self._job("measure", f"count {system.build}", spec, 2.0)
 
     def _settings(self, table: Table, system: System) -> str:
-        recipe, start = recipes.resolve(table.paper, system.recipe, "full")
+        recipe, start = recipes.resolve(table.paper, system.recipe, "full", self.claims.overrides)
         spec = {
             "build": str(system.build),
             "input": system.input,

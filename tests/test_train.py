@@ -21,6 +21,7 @@ from torch import nn
 from repro import train
 from repro.architectures import make
 from repro.errors import JobError
+from repro.provenance import NUMERICS
 from repro.schema import Build
 from repro.train import recipe as words
 from repro.train.augment import Augment, Batches, Order, Statistics, rescale, sizes
@@ -393,10 +394,10 @@ def test_the_seed_decides_the_weights(images: SimpleNamespace, tmp_path: Path) -
 
 
 def test_a_short_training_comes_to_the_numbers_of_its_numerics(images: SimpleNamespace, tmp_path: Path) -> None:
-    """Where this fails on purpose, raise `train.NUMERICS` and write the new losses beside the new number."""
+    """Where this fails on purpose, raise `provenance.NUMERICS["train"]` and write the new losses beside the new number."""
     golden = {1: [1.579464, 1.391672, 1.296441]}
     fit(images, tmp_path, job({**SMALL, "schedule": PAPER["schedule"]}))
-    assert [line["loss"] for line in log(tmp_path)] == pytest.approx(golden[train.NUMERICS], rel=1e-3)
+    assert [line["loss"] for line in log(tmp_path)] == pytest.approx(golden[NUMERICS["train"]], rel=1e-3)
 
 
 def test_a_start_is_where_training_begins(images: SimpleNamespace, tmp_path: Path) -> None:

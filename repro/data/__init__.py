@@ -109,7 +109,7 @@ def samples(name: str, root: Path, path: Path, rows: int = 8, columns: int = 12)
 def _unavailable(name: str) -> str:
     if name in ABSENT:
         return (
-            f"{name} is not here, and this release has no reader for it yet (issue 6 adds it); "
+            f"{name} is not here, and this release has no reader for it yet; "
             "`--scale proxy` runs without it"
         )
     near = difflib.get_close_matches(name, DIGITS + ABSENT, 1, 0.5)

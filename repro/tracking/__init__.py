@@ -225,7 +225,7 @@ def _clear(client: Any, experiment: str, wanted: Mapping[_Key, str], partial: bo
     kept: set[_Key] = set()
     for run in client.search_runs([experiment], max_results=10_000):
         tags, is_running = run.data.tags, run.info.status == "RUNNING"
-        if "repro.digest" not in tags or (is_running and tags["repro.store"] != here):
+        if "repro.digest" not in tags or (is_running and tags.get("repro.store") != here):
             continue  # a stranger's, or another store's that is being written
         key = (tags["repro.row"], tags["repro.seed"])
         is_wanted = wanted.get(key) == tags["repro.digest"] or (partial and key not in wanted)

@@ -5,7 +5,4 @@ from __future__ import annotations
 from .fit import fit
 from .settings import settings
 
-# Raised by hand when the same job would come to other weights.
-NUMERICS = 1
-
-__all__ = ["NUMERICS", "fit", "settings"]
+__all__ = ["fit", "settings"]
