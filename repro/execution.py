@@ -74,6 +74,9 @@ class _Execution:
         self.needs = {d: j.needs for d, j in plan.jobs.items()} | {d: (e.weights,) for d, e in plan.evaluations.items()}
         lacking = {d: job for d, make in self.items.items() if (job := make())}
         self.waiting = dict.fromkeys(lacking)
+        for item in [i for i in self.needs if i in lacking]:
+            if reason := self._broken_parent(item):
+                self._drop(item, reason)  # recorded by an earlier run, which said so
         self.cost = {d: job.cost for d, job in lacking.items()}
         self.names = {d: job.name for d, job in lacking.items()}
         # The longest way that still hangs on an item: longest first keeps both workers busy.
@@ -85,7 +88,7 @@ class _Execution:
 
     def all(self) -> tuple[int, dict[str, str]]:
         if not self.waiting:
-            return 0, {}
+            return 0, self.failures
         self.progress.begin(len(self.waiting), self._left())
         try:
             while self.waiting or self.active:
@@ -124,10 +127,8 @@ class _Execution:
             needs = self.needs[item]
             if any(n in self.waiting or n in {i for i, _, _ in self.active.values()} for n in needs):
                 continue
-            broken = next((n for n in needs if self._failed(n)), None)
-            if broken:
-                reason = str(self._failed(broken)).removeprefix(_PARENT)
-                self._fail(item, _PARENT + reason)
+            if reason := self._broken_parent(item):
+                self._fail(item, reason)
                 continue
             lock = self.store.lock(item)
             try:
@@ -152,12 +153,20 @@ class _Execution:
         record = self.store.read("train", digest)
         return self.failures.get(digest) or (record.failed if record else None)
 
+    def _broken_parent(self, item: str) -> str:
+        """Why what an item starts from failed, or nothing."""
+        reason = next((r for n in self.needs[item] if (r := self._failed(n))), None)
+        return _PARENT + reason.removeprefix(_PARENT) if reason else ""
+
     def _fail(self, item: str, reason: str) -> None:
+        self._drop(item, reason)
+        self.progress.failed(self.names[item], reason)
+
+    def _drop(self, item: str, reason: str) -> None:
         self.waiting.pop(item, None)
         self.failures[item] = reason
         evaluation = self.plan.evaluations.get(item)
         self.failures |= dict.fromkeys(evaluation.views, reason) if evaluation else {}
-        self.progress.failed(self.names[item], reason)
 
     def _finish(self, future: Future[Any]) -> None:
         item, job, lock = self.active.pop(future)

@@ -1,24 +1,22 @@
 """What measured values say of a paper's claims: results in, verdicts out, by one written policy.
 
-Counts and settings are exact, so they match or they differ. A metric of a net that was trained
-here never matches by one run: `match` needs the 90 % interval of the mean inside a margin fixed
-beforehand, `differs` a 95 % prediction interval that excludes the printed one (CORE-Bench, arXiv
-2409.11363) and a gap above the margin; the rest is inconclusive. A metric measured on other data
-is incomparable, whatever its value.
+Counts and settings are exact: they match or they differ. A metric of a net trained here never
+matches by one run: `match` needs the 90 % interval of the mean inside a margin fixed beforehand,
+`differs` a 95 % prediction interval that excludes the printed one (CORE-Bench, arXiv 2409.11363)
+and a gap above the margin; the rest is inconclusive. Measured on other data, it is incomparable.
 
-Relations are judged by errors on the same images. One set of weights under two protocols: images
-are the unit; exact McNemar, with several seeds its extension to sums over the seeds. Two
-trainings: the training is the unit. From three seeds a side, seeds and images are both at random
-(Obuchowski and Rockette 1995, Howe 1974). With fewer, the p-value speaks of these weights only,
-and nothing is concluded unless the effect exceeds 2 sqrt(2) times the known spread over seeds:
-two standard deviations of a difference of two trainings, for one net's seeds differ by as much
-as McNemar finds significant (Bouthillier et al., Accounting for Variance, MLSys 2021).
-p-values are two-sided and adjusted by Holm over all relations of a table file, those not run as
-p = 1. `match` needs the claimed sign, `differs` the other. "No better" is one one-sided test that
-the gain is below the margin, for a difference that was not found proves nothing (Altman and
-Bland, BMJ 311, 1995). A conjunction takes its largest p; a single reversed pair refutes it, at
-Bonferroni's price for having looked at them all. A trend is its ends, with no adjacent pair
-significantly reversed.
+Relations are judged by errors on the same images. One set of weights, two protocols: images are
+the unit; exact McNemar, or its extension to sums over seeds. Two trainings: the training is the
+unit. From three seeds a side, seeds and images are both at random (Obuchowski and Rockette 1995,
+Howe 1974). With fewer, the p-value speaks of these weights only, and nothing is concluded unless
+the effect exceeds 2 sqrt(2) times the known spread over seeds, two standard deviations of a
+difference of two trainings: one net's seeds differ by as much as McNemar finds significant
+(Bouthillier et al., Accounting for Variance, MLSys 2021). p-values are two-sided, adjusted by Holm
+over all relations of a table file, those not run as p = 1; `match` needs the claimed sign,
+`differs` the other. "No better" is one one-sided test that the gain is below the margin, for a
+difference that was not found proves nothing (Altman and Bland, BMJ 311, 1995). A conjunction takes
+its largest p; one reversed pair refutes it, at Bonferroni's price for having looked at them all.
+A trend is its ends, with no adjacent pair significantly reversed.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from decimal import Decimal
 from typing import Any
 
 from . import stats
-from .printed import describe, exact
+from .printed import describe, exact, overlaps
 from .relations import relations
 from .schema import Cell, Claim, Printed, Result, Verdict
 
@@ -41,36 +39,35 @@ def cell(cell: Cell, result: Result, scale: str) -> Verdict:
 
     A cell with nothing printed is `incomparable`: it was measured for the relations that it is in.
     """
-    claim = cell.claim
+    word, delta, reason = _judged(cell, result, scale)
+    known = cell.claim.known if cell.claim and word == "differs" else None
+    return Verdict(cell, result, word, delta, reason, known)
+
+
+def _judged(cell: Cell, result: Result, scale: str) -> tuple[str, float | None, str]:
+    """Verdict, delta and reason."""
+    claim, value = cell.claim, result.value
     if claim and claim.missing:
-        return Verdict(cell, result, "missing", reason=claim.missing)
-    if result.failed or _is_nan(result.value):
-        return Verdict(cell, result, "failed", reason=result.failed or "the measured value is not a number")
-    if result.missing or result.value is None:
-        return Verdict(cell, result, "missing", reason=result.missing or "not measured")
+        return "missing", None, claim.missing
+    if result.failed or (isinstance(value, float) and math.isnan(value)):
+        return "failed", None, result.failed or "the measured value is not a number"
+    if result.missing or value is None:
+        return "missing", None, result.missing or "not measured"
     if claim is None:
-        return Verdict(cell, result, "incomparable", reason="not printed: there is nothing to compare with")
-    if isinstance(result.value, str | list | tuple | bool):
-        return _text(cell, claim, result)
+        return "incomparable", None, "not printed: there is nothing to compare with"
+    if isinstance(value, str | list | tuple | bool):
+        return _text(_items(claim.printed.means or claim.printed.text), _items(value))
     if claim.printed.value is None:
-        return Verdict(cell, result, "incomparable", reason="printed in words, measured as a number")
+        return "incomparable", None, "printed in words, measured as a number"
+    delta = float(Decimal(str(value)) - claim.printed.value)
     if claim.kind in ("static", "setting"):
-        return _exact(cell, claim, result)
+        return _exact(claim, value, delta)
     data = {system.dataset for ensemble in cell.systems for system in ensemble}
-    is_same = data == {claim.dataset} or (scale == "full" and not (data and claim.dataset))
-    if not is_same:
-        where = " and ".join(sorted(data)) or "the proxy's data"
-        reason = f"measured on {where}: says nothing of a number on {claim.dataset or 'other data'}"
-        return Verdict(cell, result, "incomparable", reason=reason)
-    return _trained(cell, claim, result)
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
-
-
-def _decimal(value: Any) -> Decimal:
-    return Decimal(str(value))
+    if data == {claim.dataset} or (scale == "full" and not (data and claim.dataset)):
+        word, reason = _trained(claim.printed, result, cell.extra.get("margin"))
+        return word, delta, reason
+    where = " and ".join(sorted(data)) or "the proxy's data"
+    return "incomparable", None, f"measured on {where}: says nothing of a number on {claim.dataset or 'other data'}"
 
 
 def _items(value: Any) -> list[str]:
@@ -80,63 +77,47 @@ def _items(value: Any) -> list[str]:
     return re.sub(r"[\[\](){},]", " ", text).split()
 
 
-def _text(cell: Cell, claim: Claim, result: Result) -> Verdict:
-    printed, measured = _items(claim.printed.means or claim.printed.text), _items(result.value)
-    if printed == measured:
-        return Verdict(cell, result, "match", reason="as printed")
+def _text(printed: list[str], measured: list[str]) -> tuple[str, None, str]:
     if len(printed) != len(measured):
-        reason = f"printed {len(printed)} items, measured {len(measured)}"
-    else:
-        place = next(i for i, (a, b) in enumerate(zip(printed, measured, strict=True)) if a != b)
-        reason = f"item {place + 1} is printed {printed[place]}, measured {measured[place]}"
-    return Verdict(cell, result, "differs", reason=reason, known=claim.known)
+        return "differs", None, f"printed {len(printed)} items, measured {len(measured)}"
+    for i, (a, b) in enumerate(zip(printed, measured, strict=True)):
+        if a != b:
+            return "differs", None, f"item {i + 1} is printed {a}, measured {b}"
+    return "match", None, "as printed"
 
 
-def _exact(cell: Cell, claim: Claim, result: Result) -> Verdict:
+def _exact(claim: Claim, value: Any, delta: float) -> tuple[str, float, str]:
     """A count against the interval that rounds to the printed digits; a setting against its equal."""
     printed = exact(claim.printed) if claim.kind == "setting" else claim.printed
-    value, middle = _decimal(result.value), claim.printed.value
-    delta = None if middle is None else float(value - middle)
-    place = claim.printed.text if printed is not claim.printed else describe(printed)
-    if place.startswith(("[", "(")):
-        place = f"in {place}"
+    place = describe(printed) if printed is claim.printed else printed.text
     if printed.holds(value):
-        return Verdict(cell, result, "match", delta, f"{value} is {place}")
-    return Verdict(cell, result, "differs", delta, f"{value} is not {place}", claim.known)
+        return "match", delta, f"{value} is {place}"
+    return "differs", delta, f"{value} is not {place}"
 
 
 def _gap(printed: Printed, value: float) -> float:
     """How far `value` is from the printed number; of a bound, how far beyond it."""
-    middle = printed.value
     is_bound = (printed.low is None) != (printed.high is None)
-    if middle is None or (is_bound and printed.holds(value)):
+    if printed.value is None or (is_bound and printed.holds(value)):
         return 0.0
-    return float(_decimal(value) - middle)
+    return float(Decimal(str(value)) - printed.value)
 
 
-def _trained(cell: Cell, claim: Claim, result: Result) -> Verdict:
+def _trained(printed: Printed, result: Result, margin: float | None) -> tuple[str, str]:
     """A metric of nets trained here, by the margin that the table fixed before the run."""
-    printed, runs = claim.printed, result.per_seed or (float(result.value),)
-    mean = math.fsum(runs) / len(runs)
-    delta = float(_decimal(mean) - printed.value) if printed.value is not None else None
-
-    def verdict(word: str, reason: str) -> Verdict:
-        return Verdict(cell, result, word, delta, reason, claim.known if word == "differs" else None)
-
-    if cell.extra.get("margin") is None:
-        return verdict("inconclusive", "the table fixes no margin for this number, so nothing follows from it")
-    margin, spread = float(cell.extra["margin"]), float(printed.spread or 0)
+    if margin is None:
+        return "inconclusive", "the table fixes no margin for this number, so nothing follows from it"
+    spread, runs = float(printed.spread or 0), result.per_seed
     if len(runs) < 2:
-        return verdict("inconclusive", f"one run; a match within {margin:g} needs two or more: --seeds 3 may settle it")
+        return "inconclusive", f"one run; a match within {margin:g} needs two or more: --seeds 3 may settle it"
     low, high = stats.mean_interval(runs, 0.90)
     low, high = _gap(printed, low - spread), _gap(printed, high + spread)
     inside = f"90 % interval of the gap [{low:.2f}, {high:.2f}]"
     if max(abs(low), abs(high)) <= margin:
-        return verdict("match", f"{inside}, within the margin {margin:g} ({len(runs)} runs)")
+        return "match", f"{inside}, within the margin {margin:g} ({len(runs)} runs)"
     first, last = stats.prediction_interval(runs, 0.95)
-    excluded = (printed.low is not None and last < printed.low) or (printed.high is not None and first > printed.high)
-    where = f"95 % prediction interval of one run [{first:.2f}, {last:.2f}]"
-    if excluded and abs(_gap(printed, mean)) > margin:
-        return verdict("differs", f"{where} excludes {printed.text}, and the gap exceeds {margin:g} ({len(runs)} runs)")
+    if not overlaps(printed, first, last) and abs(_gap(printed, result.value)) > margin:
+        where = f"95 % prediction interval of one run [{first:.2f}, {last:.2f}]"
+        return "differs", f"{where} excludes {printed.text}, and the gap exceeds {margin:g} ({len(runs)} runs)"
     reason = f"{inside} leaves the margin {margin:g}, yet {len(runs)} runs do not exclude {printed.text}"
-    return verdict("inconclusive", f"{reason}; more seeds may settle it")
+    return "inconclusive", f"{reason}; more seeds may settle it"

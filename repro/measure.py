@@ -1,8 +1,7 @@
-"""A build to what can be counted without data: parameters, multiply-adds, layers, shapes by stage.
+"""A build to what can be counted without data: parameters, multiply-adds, layers.
 
-Convention: one multiply-add is one; those of convolutions and fully connected layers for one image
-are counted, and nothing of biases, normalisation, activations and pooling. Papers of this field
-print this number and mostly call it FLOPs.
+Convention: one multiply-add is one; those of convolutions and fully connected layers for one image are counted,
+and nothing of biases, normalisation, activations and pooling. Papers print this number and mostly call it FLOPs.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import architectures
@@ -19,8 +18,6 @@ from .errors import JobError
 from .schema import Build
 
 TOLERANCE = 0.001  # of the larger, between the two counts
-# Builds in which the two counts differ by more, each with the reason. None is known.
-KNOWN_CAUSES: dict[str, str] = {}
 # Modules, by class name, that normalise by way of a convolution: no layer, so left out of the count.
 _NORMALISATIONS = ("LRN",)
 _FVCORE_OPERATORS = ("conv", "linear", "addmm", "matmul", "bmm", "einsum")
@@ -29,60 +26,44 @@ _FVCORE_OPERATORS = ("conv", "linear", "addmm", "matmul", "bmm", "einsum")
 def measure(build: Build, input: int) -> dict[str, Any]:
     """Counts of a build for one RGB image of `input` x `input` pixels, as plain data.
 
-    Keys: `params` and `params_without_biases` (trainable), `macs` and `macs_fvcore` (multiply-adds
-    by two counters), `layers` (weight layers), `conv_layers`, `fc_layers`, `composition` (by stage,
-    in the notation of VGG Table 1: conv<side>-<channels>, FC-<outputs>, LRN; pooling is left out)
-    and `shapes` (by stage, the output for one image: channels, height, width, or outputs). The net
-    is built on the meta device, without memory for its weights. Raises ReproError for an unknown
-    build, JobError where it does not run at that input or the two counters disagree.
+    Keys: `params` (trainable), `macs` and `macs_fvcore` (multiply-adds by two counters), `layers` (weight layers)
+    and `composition` (by stage, in the notation of VGG Table 1; pooling is left out). The net is on the meta device,
+    without memory for its weights. Raises ReproError for an unknown build, JobError where it does not run at that
+    input or the two counters disagree.
     """
     with torch.device("meta"):
         net = architectures.make(build).eval()
         image = torch.empty(1, 3, input, input)
-    stages = _stages(net)
-    shapes: dict[str, list[int]] = {}
-    hooks = [stage.register_forward_hook(_shape_into(shapes, name)) for name, stage in stages.items()]
     try:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             net(image)
     except RuntimeError as e:
         raise JobError(f"{build} does not run on an input of {input} x {input}: {e}", final=True) from e
-    for hook in hooks:
-        hook.remove()
     by_module = {name.partition(".")[2]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     operations = counter.get_total_flops() - sum(by_module.get(name, 0) for name in _normalisations(net))
     macs, macs_fvcore = operations // 2, cross_check(build, input)
     agree(build, macs, macs_fvcore)
-    modules = list(net.modules())
-    conv_layers = sum(isinstance(m, nn.Conv2d) for m in modules)
-    fc_layers = sum(isinstance(m, nn.Linear) for m in modules)
-    trainable = [(name, p.numel()) for name, p in net.named_parameters() if p.requires_grad]
     return {
-        "params": sum(n for _, n in trainable),
-        "params_without_biases": sum(n for name, n in trainable if name.rpartition(".")[2] != "bias"),
+        "params": sum(p.numel() for p in net.parameters() if p.requires_grad),
         "macs": macs,
         "macs_fvcore": macs_fvcore,
-        "layers": conv_layers + fc_layers,
-        "conv_layers": conv_layers,
-        "fc_layers": fc_layers,
-        "composition": {name: _words(stage) for name, stage in stages.items()},
-        "shapes": shapes,
+        "layers": sum(isinstance(m, nn.Conv2d | nn.Linear) for m in net.modules()),
+        "composition": _composition(net),
     }
 
 
 def cross_check(build: Build, input: int) -> int:
     """fvcore's count of multiply-adds in convolutions and fully connected layers, for one image.
 
-    fvcore cannot trace meta tensors, so the net runs once on the CPU. Counts follow from shapes
-    alone: each weight is one zero expanded to its shape, which saves the memory.
+    fvcore cannot trace meta tensors, so the net runs once on the CPU. Counts follow from shapes alone: each
+    weight is one zero expanded to its shape, which saves the memory.
     """
     with torch.device("meta"):
         net = architectures.make(build).eval()
     for module in net.modules():
-        for name, p in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(_zeros_like(p), requires_grad=False))
-        for name, b in list(module.named_buffers(recurse=False)):
-            setattr(module, name, _zeros_like(b))
+        for name, t in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            zeros = torch.zeros((), dtype=t.dtype).expand(t.shape)
+            setattr(module, name, nn.Parameter(zeros, False) if isinstance(t, nn.Parameter) else zeros)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch has deprecated the tracer that fvcore is written for
         from fvcore.nn import FlopCountAnalysis
@@ -95,28 +76,24 @@ def cross_check(build: Build, input: int) -> int:
 
 
 def agree(build: Build, macs: int, macs_fvcore: int) -> None:
-    """Raise JobError where two counts of a build differ by more than 0.1 % for no cause that is known."""
-    if abs(macs - macs_fvcore) > TOLERANCE * max(macs, macs_fvcore) and str(build) not in KNOWN_CAUSES:
+    """Raise JobError where two counts of a build differ by more than 0.1 %."""
+    if abs(macs - macs_fvcore) > TOLERANCE * max(macs, macs_fvcore):
         raise JobError(f"{build}: the flop counter says {macs} multiply-adds, fvcore {macs_fvcore}", final=True)
-
-
-def _zeros_like(t: Tensor) -> Tensor:
-    return torch.zeros((), dtype=t.dtype).expand(t.shape)
 
 
 def _normalisations(net: nn.Module) -> list[str]:
     return [name for name, module in net.named_modules() if type(module).__name__ in _NORMALISATIONS]
 
 
-def _stages(net: nn.Module) -> dict[str, nn.Module]:
-    """The named children of `features` and `classifier`, or of the net itself, that hold layers."""
+def _composition(net: nn.Module) -> dict[str, list[str]]:
+    """The layers of each named child of `features` and `classifier`, or of the net itself, that holds some."""
     parts = [part for part in (getattr(net, "features", None), getattr(net, "classifier", None)) if part is not None]
-    children = {name: child for part in parts or [net] for name, child in part.named_children()}
-    return {name: child for name, child in children.items() if _words(child)}
+    words = {name: _words(child) for part in parts or [net] for name, child in part.named_children()}
+    return {name: found for name, found in words.items() if found}
 
 
 def _words(stage: nn.Module) -> list[str]:
-    """The layers of a stage in the notation of VGG, arXiv 1409.1556v6, Table 1."""
+    """The layers of a stage in the notation of VGG, arXiv 1409.1556v6, Table 1: conv<side>-<channels>, FC-<outputs>."""
     words = []
     for module in stage.modules():
         if isinstance(module, nn.Conv2d):
@@ -128,12 +105,3 @@ def _words(stage: nn.Module) -> list[str]:
         elif type(module).__name__ in _NORMALISATIONS:
             words.append(type(module).__name__)
     return words
-
-
-def _shape_into(shapes: dict[str, list[int]], name: str) -> Any:
-    """A forward hook that notes the shape of a stage's output, without the batch."""
-
-    def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        shapes[name] = list(output.shape[1:])
-
-    return note

@@ -76,13 +76,16 @@ class Results:
         for members in seeds:
             digests = [d for m in members for _, d in m.scores]
             weights = [m.weights for m in members]
-            for digest in weights:
-                record = self.record("train", digest)
-                if record is None or record.failed:
-                    return self._absent([digest], record)
-            lacking = [d for d in digests if self.record("scores", d) is None]
-            if lacking:
-                return self._absent(lacking, None)
+            for member in members:
+                trained = self.record("train", member.weights)
+                if trained is None or trained.failed:
+                    return self._absent([member.weights], trained)
+                for _, digest in member.scores:
+                    scores = self.record("scores", digest)
+                    if scores is None:
+                        return self._absent([digest], None)
+                    if scores.numbers["weights_sha256"] != trained.files["safetensors"]:
+                        return Result(missing="its scores are of other weights than the store's; run again")
             ranks = self._fused(members)
             hits.append(ranks < k)
             right, images = int(hits[-1].sum()), len(ranks)

@@ -9,17 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-def _special() -> Any:
-    """scipy's special functions, imported late: commands that judge nothing start without them."""
-    import scipy.special
-
-    return scipy.special
 
 
 @dataclass(frozen=True)
@@ -56,10 +50,12 @@ class Estimate:
 
     def _tail(self, gap: float) -> float:
         """The tail whose reach is `gap`: at most one half."""
+        from scipy import special  # late, as numpy: commands that judge nothing start without them
+
         if gap == 0:
             return 0.5
         if self.run_error == 0:
-            return float(_special().ndtr(-gap / self.image_error)) if self.image_error else 0.0
+            return float(special.ndtr(-gap / self.image_error)) if self.image_error else 0.0
         low, high = 1e-15, 0.5
         while high / low > 1 + 1e-9:
             middle = math.sqrt(low * high)
@@ -69,29 +65,22 @@ class Estimate:
 
 def t_quantile(probability: float, freedom: float) -> float:
     """Student's t quantile; the normal one for infinite `freedom`."""
-    return float(_special().ndtri(probability) if math.isinf(freedom) else _special().stdtrit(freedom, probability))
+    from scipy import special
 
-
-def mcnemar(first_only: int, second_only: int) -> float:
-    """Two-sided exact p-value from the images that just one side answers right.
-
-    Source: McNemar, Psychometrika 12 (1947); the exact form is the sign test on those images
-    (Fagerland, Lydersen, Laake, BMC Medical Research Methodology 13:91, 2013).
-    """
-    images = first_only + second_only
-    return min(1.0, 2 * float(_special().bdtr(min(first_only, second_only), images, 0.5))) if images else 1.0
+    return float(special.ndtri(probability) if math.isinf(freedom) else special.stdtrit(freedom, probability))
 
 
 def sign_flip(totals: Sequence[int] | NDArray[Any]) -> float:
     """Two-sided exact p-value of a sum of whole numbers, one an image, under random signs.
 
-    An image's total is its difference summed over the seeds, so images are the unit and seeds are
-    never pooled. With one seed this is `mcnemar`. Source: Fisher, The Design of Experiments (1935),
-    section 21; the distribution of the sum is a convolution of one binomial for each size of total.
+    An image's total is its difference summed over the seeds: images are the unit, seeds are never pooled.
+    With one seed this is the exact test of McNemar, Psychometrika 12 (1947), on the images that just one
+    side answers right (Fagerland, Lydersen, Laake, BMC Medical Research Methodology 13:91, 2013). Source:
+    Fisher, The Design of Experiments (1935), section 21; each size of total adds a binomial to the sum.
     """
     import numpy as np
+    from scipy.special import gammaln as log_factorial
 
-    log_factorial = _special().gammaln
     totals = np.asarray(totals, dtype=int)
     law = np.ones(1)  # the chance of each sum of sizes that got a plus, in steps of one
     for size, count in zip(*np.unique(np.abs(totals[totals != 0]), return_counts=True), strict=True):
@@ -107,10 +96,9 @@ def sign_flip(totals: Sequence[int] | NDArray[Any]) -> float:
 def over_images(differences: NDArray[Any]) -> Estimate:
     """The mean difference of these very weights, with the images alone drawn at random.
 
-    An image's value is its mean over the seeds. Two made-up images are added, one for each side;
-    with one seed that gives the interval of Bonett and Price (Journal of Educational and
-    Behavioral Statistics 37, 2012), one of those that Fagerland, Lydersen and Laake recommend
-    (Statistics in Medicine 33, 2014).
+    An image's value is its mean over the seeds. Two made-up images are added, one for each side, as
+    Bonett and Price do with one seed (Journal of Educational and Behavioral Statistics 37, 2012);
+    Fagerland, Lydersen and Laake recommend it (Statistics in Medicine 33, 2014).
     """
     values = differences.mean(axis=0)
     n = values.size + 2
@@ -122,13 +110,11 @@ def over_images(differences: NDArray[Any]) -> Estimate:
 def over_seeds_and_images(differences: NDArray[Any]) -> Estimate:
     """The mean difference between two ways of training, with seeds and images both at random.
 
-    The setting is that of several readers and several cases: seeds read images. The variance is
-    s^2 / seeds + max(covariance, 0), with s^2 that of the seeds' differences and the covariance
-    that of two seeds' differences through their common images (Obuchowski and Rockette,
-    Communications in Statistics 24, 1995). The first part has seeds - 1 degrees of freedom, the
-    second is as good as known. Hillis's joint degrees of freedom (Statistics in Medicine 26, 2007)
-    let up to 8 % of true nulls through at three seeds; these do not (`test_stats` simulates it).
-    Needs two seeds or more.
+    Two seeds or more read images as readers read cases (Obuchowski and Rockette, Communications in
+    Statistics 24, 1995). The variance is s^2 / seeds + max(covariance, 0), with s^2 that of the seeds'
+    differences and the covariance that of two seeds' differences through their common images. The first
+    part has seeds - 1 degrees of freedom, the second is as good as known. Hillis's joint degrees of freedom
+    (Statistics in Medicine 26, 2007) let up to 8 % of true nulls through at three seeds; these do not.
     """
     seeds, images = differences.shape
     by_seed = differences.mean(axis=1)
@@ -141,24 +127,11 @@ def over_seeds_and_images(differences: NDArray[Any]) -> Estimate:
     return Estimate(float(by_seed.mean()), math.sqrt(max(covariance, 0.0)), math.sqrt(variance), seeds - 1)
 
 
-def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval of one proportion. Source: Wilson, JASA 22 (1927); Newcombe, Statistics in Medicine 17 (1998)."""
-    z = t_quantile((1 + level) / 2, math.inf)
-    share, extra = hits / n, z * z / n
-    reach = math.sqrt(share * (1 - share) * extra + extra * extra / 4)
-    return (share + extra / 2 - reach) / (1 + extra), (share + extra / 2 + reach) / (1 + extra)
-
-
-def holm(p_values: Sequence[float], family: int | None = None) -> list[float]:
-    """Adjusted p-values, in the order given, that hold the level over all of `family` tests.
-
-    `family` counts those that were not run too, each as p = 1. Source: Holm, Scandinavian Journal
-    of Statistics 6 (1979).
-    """
-    m = max(family or 0, len(p_values))
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted to hold the level over all tests (Holm, Scandinavian Journal of Statistics 6, 1979)."""
     adjusted, largest = [1.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (m - rank) * p_values[i]))
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = largest
     return adjusted
 
@@ -166,20 +139,10 @@ def holm(p_values: Sequence[float], family: int | None = None) -> list[float]:
 def mean_interval(values: Sequence[float], level: float = 0.90) -> tuple[float, float]:
     """Student's interval of the mean that two or more runs are drawn around."""
     n = len(values)
-    mean = math.fsum(values) / n
-    return Estimate(mean, 0.0, _deviation(values) / math.sqrt(n), n - 1).interval(level)
+    return Estimate(fmean(values), 0.0, stdev(values) * math.sqrt(1 / n), n - 1).interval(level)
 
 
 def prediction_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Where one more run would fall, from two or more.
-
-    It is mean ± t s sqrt(1 + 1/n), as CORE-Bench accepts a number (Siegel et al., arXiv 2409.11363).
-    """
+    """Where one more run would fall: mean ± t s sqrt(1 + 1/n) (CORE-Bench, Siegel et al., arXiv 2409.11363)."""
     n = len(values)
-    mean = math.fsum(values) / n
-    return Estimate(mean, 0.0, _deviation(values) * math.sqrt(1 + 1 / n), n - 1).interval(level)
-
-
-def _deviation(values: Sequence[float]) -> float:
-    mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return Estimate(fmean(values), 0.0, stdev(values) * math.sqrt(1 + 1 / n), n - 1).interval(level)

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from repro import architectures, protocols
 from repro.errors import JobError, ReproError
-from repro.evaluate import error, rank_of_truth
-from repro.evaluate.dense import fully_convolutional
+from repro.evaluate import rank_of_truth
+from repro.evaluate.dense import Dense
 from repro.evaluate.engine import BATCH, scores, validation_error
+from repro.provenance import NUMERICS
 from repro.schema import Build, ViewSet
 
 PROXY = "+width=1/8+input=32+classes=10+pools=3"
@@ -72,7 +73,7 @@ def test_at_the_training_size_dense_is_the_plain_classifier(text):
     side = 32 if PROXY in text else 224
     x = torch.randn(2, 3, side, side, dtype=torch.float64)
     with torch.inference_mode():
-        found = fully_convolutional(net)(x)
+        found = Dense(net)(x)
 
         assert found.shape == (2, 10, 1, 1)
         assert torch.equal(found[:, :, 0, 0], net(x))
@@ -94,10 +95,20 @@ def test_the_class_map_is_that_of_a_plain_convolution(text, height, width):
     net, x = make(text), torch.randn(2, 3, height, width, dtype=torch.float64)
     stride, window = (8, 4) if PROXY in text else (32, 7)
     with torch.inference_mode():
-        found, expected = fully_convolutional(net)(x), convolved(net, x, window)
+        found, expected = Dense(net)(x), convolved(net, x, window)
 
-    assert tuple(found.shape[2:]) == protocols.map_size(height, width, stride, window)
+    assert tuple(found.shape[2:]) == (height // stride - window + 1, width // stride - window + 1)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_maps_have_the_sizes_of_the_paper_and_of_the_proxy():
+    """VGG's map is 1, 2, 6, 10 cells wide at 224, 256, 384, 512; the proxy's 1, 2, 4, 6 at 32, 40, 56, 72."""
+    for text, sides in (("vgg:D", (224, 256, 384, 512)), ("vgg:D" + PROXY, (32, 40, 56, 72))):
+        with torch.device("meta"):
+            net = Dense(architectures.make(Build.parse(text)))
+            maps = [tuple(net(torch.empty(1, 3, side, side)).shape[2:]) for side in sides]
+
+        assert maps == [(n, n) for n in ((1, 2, 6, 10) if text == "vgg:D" else (1, 2, 4, 6))]
 
 
 class Unpadded(nn.Module):
@@ -116,7 +127,7 @@ def test_without_padding_each_cell_is_the_net_on_the_window_under_it():
     """What dense evaluation stands for, where no padding comes between."""
     net, x = Unpadded().double(), torch.randn(2, 3, 20, 26, dtype=torch.float64)
     with torch.inference_mode():
-        found = fully_convolutional(net)(x)
+        found = Dense(net)(x)
 
         assert tuple(found.shape[2:]) == (5, 8)
         for i in range(5):
@@ -128,13 +139,13 @@ def test_without_padding_each_cell_is_the_net_on_the_window_under_it():
 def test_an_image_below_the_window_is_refused():
     """The message gives the image, the map and the window."""
     with pytest.raises(ReproError, match=r"an image of \(24, 40\) leaves a map of \(3, 5\), smaller than .* 4 x 4"):
-        fully_convolutional(make("vgg:A" + PROXY))(torch.zeros(1, 3, 24, 40, dtype=torch.float64))
+        Dense(make("vgg:A" + PROXY))(torch.zeros(1, 3, 24, 40, dtype=torch.float64))
 
 
 def test_a_net_that_has_no_dense_form_is_refused():
     """The message says what is needed and which protocols remain."""
     with pytest.raises(ReproError, match="Sequential has none: use the protocol grid, ten or centre"):
-        fully_convolutional(nn.Sequential(nn.Linear(3, 3)))
+        Dense(nn.Sequential(nn.Linear(3, 3)))
 
 
 # The engine beside slow twins
@@ -365,6 +376,23 @@ def test_the_validation_error_is_that_of_the_dense_protocol():
     assert validation_error(net, images, labels, 40, MEAN, SCALE) == pytest.approx(expected)
 
 
+def test_a_short_evaluation_comes_to_the_numbers_of_its_numerics():
+    """Where this fails on purpose, raise `provenance.NUMERICS["evaluate"]` and write the new scores beside it."""
+    golden = {
+        1: {
+            "dense": [[0.38472, 0.00459, 0.05053], [0.49923, 0.00441, 0.05505]],
+            "grid": [[0.41383, 0.05738, 0.08657], [0.48474, 0.03434, 0.09652]],
+            "ten": [[0.44668, 0.07677, 0.06946], [0.50663, 0.03648, 0.09245]],
+            "centre": [[0.54634, 0.04367, 0.07871], [0.6128, 0.01341, 0.075]],
+        }
+    }
+    images, sets = pictures(2, 60, 77), [view_set(name, 47) for name in ("dense", "grid", "ten", "centre")]
+    found = scores(make("vgg:A" + PROXY, torch.float32), images, sets, MEAN, SCALE)
+
+    for views in sets:
+        np.testing.assert_allclose(found[views][:, :3], golden[NUMERICS["evaluate"]][views.kind], rtol=0, atol=1e-4)
+
+
 # Ranks
 
 
@@ -408,7 +436,7 @@ def test_scores_that_tell_nothing_are_a_failure_for_good(table, text):
 @pytest.mark.parametrize(
     ("table", "labels", "text"),
     [
-        (np.zeros((0, 3)), [], "no image was scored"),
+        (np.zeros((0, 3)), [], r"scores of shape \(0, 3\) do not go with labels of shape \(0,\)"),
         (np.eye(3), [0, 1, 3], "labels from 0 to 3 do not fit 3 classes"),
         (np.eye(3), [0, 1, -1], "labels from -1 to 1 do not fit 3 classes"),
         (np.eye(3), [0, 1], r"scores of shape \(3, 3\) do not go with labels of shape \(2,\)"),
@@ -418,8 +446,3 @@ def test_labels_that_do_not_fit_are_told(table, labels, text):
     """A label -1 would be read as the last class otherwise."""
     with pytest.raises(JobError, match=text):
         rank_of_truth(table, labels)
-
-
-def test_the_error_is_the_share_beyond_the_first_k():
-    """Ranks 0, 1, 4, 5 make 75 % at top-1 and 25 % at top-5."""
-    assert [error(np.array([0, 1, 4, 5]), k) for k in (1, 5)] == [75.0, 25.0]

@@ -175,37 +175,3 @@ def test_a_kind_of_view_that_is_not_known_is_refused():
     """A view set read from an old record cannot be taken for another kind."""
     with pytest.raises(ReproError, match=r"unknown kind of view 'five'. Known: dense, grid, ten, centre"):
         protocols.views(ViewSet("five", 40, 32), 40, 40)
-
-
-@given(st.integers(0, 700), st.integers(0, 700), st.sampled_from([(5, 7), (3, 4), (1, 1)]))
-def test_the_map_is_what_is_left_after_each_pooling(height, width, net):
-    """One division by the stride equals halving and rounding down as often as the net pools."""
-    pools, window = net
-    rows, columns = height, width
-    for _ in range(pools):
-        rows, columns = rows // 2, columns // 2
-    if min(rows, columns) < window:
-        with pytest.raises(ReproError, match=f"smaller than the net's window of {2**pools * window} pixels"):
-            protocols.map_size(height, width, 2**pools, window)
-    else:
-        found = protocols.map_size(height, width, 2**pools, window)
-        assert found == (rows - window + 1, columns - window + 1)
-
-
-def test_maps_have_the_sizes_of_the_paper_and_of_the_proxy():
-    """VGG's map is 1, 2, 6, 10 cells wide at 224, 256, 384, 512; the proxy's 1, 2, 4, 6 at 32, 40, 56, 72."""
-    assert [protocols.map_size(q, q)[0] for q in (224, 256, 384, 512)] == [1, 2, 6, 10]
-    assert [protocols.map_size(q, q, 8, 4)[0] for q in (32, 40, 56, 72)] == [1, 2, 4, 6]
-
-
-def test_every_protocol_is_described_with_source_and_choices():
-    """One line a protocol: its source, and what was chosen where the paper is open."""
-    found = protocols.describe()
-
-    assert list(found) == list(protocols.PROTOCOLS)
-    for line in found.values():
-        assert "\n" not in line
-        assert "softmax" in line
-        assert "Source: " in line
-        assert "Open there: " in line
-        assert "taken: " in line

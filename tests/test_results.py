@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ from repro.results import Results
 from repro.schema import Build, Cell, Claim, System
 from repro.store import Store
 
+WEIGHTS = hashlib.sha256(b"the same").hexdigest()
 LABELS = np.array([0, 1, 2, 1])
 NET = ((System(Build("vgg", "A")),),)
 
@@ -22,7 +24,7 @@ NET = ((System(Build("vgg", "A")),),)
 def put(store: Store, digest: str, scores: np.ndarray) -> None:
     path = store.partial(digest) / "scores.npz"
     np.savez(path, scores=scores.astype(np.float32), ranks=np.zeros(len(scores)), labels=LABELS)
-    store.commit("scores", digest, "evaluate", {"weights": "w0"}, {"weights_sha256": "x"}, {"npz": path}, {}, 1.0)
+    store.commit("scores", digest, "evaluate", {"weights": "w0"}, {"weights_sha256": WEIGHTS}, {"npz": path}, {}, 1.0)
 
 
 def cell(quantity: str, unit: str, printed: str = "1", systems=NET, **extra: str) -> Cell:
@@ -35,7 +37,9 @@ def cell(quantity: str, unit: str, printed: str = "1", systems=NET, **extra: str
 def store(tmp_path: Path) -> Store:
     found = Store(tmp_path)
     for digest in ("w0", "w1"):
-        found.commit("train", digest, "train", {}, {}, {}, {}, 1.0)
+        weights = found.partial(digest) / "weights"
+        weights.write_text("the same")
+        found.commit("train", digest, "train", {}, {}, {"safetensors": weights}, {}, 1.0)
     return found
 
 
@@ -70,6 +74,17 @@ def test_a_tie_counts_against_the_net(store):
     plan = Plan(systems={("t", "r", "c"): [[(Trained("w0", ((Fraction(1), "aa"),)),)]]})
 
     assert Results(plan, store).result(cell("top1_error", "%")).value == 100
+
+
+def test_scores_of_other_weights_are_void(store):
+    """When the store now holds other weights, what was measured with the old ones says nothing."""
+    put(store, "aa", np.eye(3)[LABELS])
+    other = store.partial("w0") / "weights"
+    other.write_text("others")
+    store.commit("train", "w0", "train", {}, {}, {"safetensors": other}, {}, 1.0)
+    plan = Plan(systems={("t", "r", "c"): [[(Trained("w0", ((Fraction(1), "aa"),)),)]]})
+
+    assert "other weights" in Results(plan, store).result(cell("top1_error", "%")).missing
 
 
 def test_seeds_are_averaged_and_kept_apart(store):

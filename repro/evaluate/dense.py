@@ -10,13 +10,12 @@ from ..errors import ReproError
 
 
 class Dense(nn.Module):
-    """`net` slid over larger images. Input (N, 3, H, W); output the class map (N, classes, h, w) of logits.
+    """`net`, its layers shared, slid over larger images: input (N, 3, H, W), output (N, classes, h, w) of logits.
 
-    The fully connected layers are applied at every place of the last feature map: the first to
-    windows of the size that it was trained on, laid out as rows of one matrix product, which is
-    several times faster than a convolution of that size; the others row by row, as 1x1
-    convolutions. At the training size the map is 1 x 1 and equals the plain classifier.
-    Zero padding inside the net stands for the mean colour, since inputs have the mean subtracted.
+    The first fully connected layer sees windows of the size that it was trained on, as rows of one matrix
+    product (several times faster than a convolution of that size), the others each row, as 1x1 convolutions.
+    At the training size the map is 1 x 1 and equals the plain classifier. Zero padding inside the net stands
+    for the mean colour. Raises ReproError where the net has no such form or the image is too small.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -33,9 +32,7 @@ class Dense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         maps: Tensor = self.features(x)
-        channels, side = maps.shape[1], isqrt(self.inputs // maps.shape[1])
-        if channels * side * side != self.inputs:
-            raise ReproError(f"the first linear layer takes {self.inputs} inputs: no square window of {channels} maps")
+        side = isqrt(self.inputs // maps.shape[1])
         if min(maps.shape[2:]) < side:
             size, least = tuple(x.shape[2:]), tuple(maps.shape[2:])
             raise ReproError(f"an image of {size} leaves a map of {least}, smaller than the window of {side} x {side}")
@@ -43,8 +40,3 @@ class Dense(nn.Module):
         n, height, width = windows.shape[:3]
         logits: Tensor = self.classifier(windows.reshape(n * height * width, self.inputs))
         return logits.view(n, height, width, -1).permute(0, 3, 1, 2)
-
-
-def fully_convolutional(net: nn.Module) -> Dense:
-    """`net` as a fully convolutional one that shares its layers. Raises ReproError where it has no such form."""
-    return Dense(net)

@@ -47,8 +47,8 @@ def number(value: Any, like: str = "") -> str:
     """A measured value as text: one decimal more than the claim prints, else four digits."""
     if isinstance(value, str) or value is None:
         return value or ""
-    places = len(like.partition(".")[2]) if like.replace(".", "", 1).isdigit() else 0
-    if places:
+    places = len(like.partition(".")[2])
+    if like.replace(".", "", 1).isdigit() and (places or value != int(value)):
         return f"{float(value):.{places + 1}f}"
     return str(int(value)) if value == int(value) else f"{float(value):.4g}"
 
