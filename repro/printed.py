@@ -38,9 +38,8 @@ def parse(text: str, digits: int | None = None, numeric: bool = False, unit: str
     """The interval, in `unit`, of the values that a paper would print as `text`.
 
     `digits` says how many digits of an integer with trailing zeros are significant. A suffix (`138M`) or a
-    power of ten gives an absolute number, brought to `unit` where that is one of `UNITS`; a bare `10^-2` counts
-    as 1.0·10^-2. Text without a number has no interval. Raises ReproError for that if `numeric`, and for
-    `digits` that contradict the text.
+    power of ten gives an absolute number, brought to `unit` where that is one of `UNITS`; a bare `10^-2` is 1.0·10^-2.
+    Text without a number has no interval; if `numeric` it raises ReproError, as do `digits` that contradict the text.
     """
     text = text.strip()
     found = _interval(text.translate(_SAME), digits, unit)

@@ -31,7 +31,7 @@ class _Test:
     interval: tuple[float, float]
     p: float
     name: str
-    images: int
+    n: int
     seeds: int
     bound: float
 
@@ -99,7 +99,7 @@ def _compare(relation: Relation, first: Key, second: Key, results: Mapping[Key, 
 
     one, two = results[first], results[second]
     differences = np.asarray(one.hits, dtype=np.int64) - np.asarray(two.hits, dtype=np.int64)
-    seeds, images = differences.shape
+    seeds, n = differences.shape
     is_one_set = bool(one.weights) and one.weights == two.weights
     by_seeds = seeds >= ENOUGH and not is_one_set
     estimate = stats.over_seeds_and_images(differences) if by_seeds else stats.over_images(differences)
@@ -118,7 +118,7 @@ def _compare(relation: Relation, first: Key, second: Key, results: Mapping[Key, 
         name += ", these weights"
         bound = math.inf if spread is None else 2 * math.sqrt(2) * spread
     low, high = (100 * end for end in estimate.interval(0.95))
-    return _Test(_label(first, second), _label(second, first), effect, slack, (low, high), p, name, images, seeds, bound)
+    return _Test(_label(first, second), _label(second, first), effect, slack, (low, high), p, name, n, seeds, bound)
 
 
 def _finding(relation: Relation, results: Mapping[Key, Result], spread: float | None) -> _Finding:
@@ -135,13 +135,13 @@ def _finding(relation: Relation, results: Mapping[Key, Result], spread: float | 
     tests = {pair: _compare(relation, *pair, results, spread) for pair in dict.fromkeys([*pairs, *claimed])}
     support, among = [tests[pair] for pair in claimed], len(tests)
     held = sum(t.slack > 0 and t.is_significant for t in support)
-    note = f"the weakest of {len(support)} pairs, of which {held} hold" if len(support) > 1 else ""
+    note = f"weakest of {len(support)} pairs, {held} held" if len(support) > 1 else ""
 
     reversals = [t for t in tests.values() if t.slack < 0]
     worst = min(reversals, key=lambda t: (not t.is_decided, t.p), default=None)
     if worst and (worst.is_significant or any(t.slack < 0 for t in support)):
         if relation.test == "falls" and worst is not support[0]:
-            note = "a step of the trend, reversed"
+            note = "a reversed step of the trend"
         how = f", smallest p of {among} pairs times {among}" if among > 1 else ""
         wider = stats.t_quantile(1 - TWO_SIGMA / among, math.inf) / 2
         shown = replace(worst, p=min(1.0, worst.p * among), bound=worst.bound * wider, name=worst.name + how)
@@ -162,12 +162,12 @@ def _conclude(r: Relation, found: _Finding, adjusted: float, spread: float | Non
     if r.printed and r.printed.value is not None:
         size = f"the printed {r.printed.text} {r.unit}"
         if scale != "full":
-            parts.append(f"the direction is judged here, not {size}")
+            parts.append(f"{size} is not judged at this scale")
         elif verdict == "match" and not overlaps(r.printed, *shown.interval):
             verdict = "inconclusive"
             parts.append(f"but {size} is outside the interval; a margin for the size would settle it")
     reason = "; ".join(part for part in parts if part)
-    numbers = (shown.effect, shown.interval, shown.p, adjusted, shown.name, shown.images, shown.seeds)
+    numbers = (shown.effect, shown.interval, shown.p, adjusted, shown.name, shown.n, shown.seeds)
     return RelationVerdict(r, verdict, reason, *numbers)
 
 
@@ -188,13 +188,13 @@ def _what_lacks(relation: Relation, found: _Finding, adjusted: float, spread: fl
         side = "one training a side" if least.seeds == 1 else f"{least.seeds} trainings a side"
         why = f"{side}, and the table states no spread over seeds"
         if spread is not None:
-            gap = f"the gap {abs(least.slack):.2f}" + (" to the margin" if relation.test == "not_better" else "")
-            why = f"{side}: {gap} is within {least.bound:.2f} (from the spread over seeds, {spread:g})"
+            gap = f"gap {abs(least.slack):.2f}" + (" to the margin" if relation.test == "not_better" else "")
+            why = f"{side}: {gap} within {least.bound:.2f} (from the spread over seeds, {spread:g})"
         return f"{why}; --seeds {ENOUGH} may settle it"
     why = f"{_p(shown.p)}, interval [{shown.interval[0]:.2f}, {shown.interval[1]:.2f}]"
     if shown.p < LEVEL:
         why = f"{_p(shown.p)} is {adjusted:.2g} by Holm over the table's relations"
-    more = f"more seeds than {shown.seeds}" if shown.name.startswith("t ") else f"more images than {shown.images}"
+    more = f"more seeds than {shown.seeds}" if shown.name.startswith("t ") else f"more images than {shown.n}"
     return f"{why}; {more} may settle it"
 
 

@@ -7,6 +7,7 @@ side's hit less the second's, so that a positive mean says that the first side e
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -79,15 +80,15 @@ def sign_flip(totals: Sequence[int] | NDArray[Any]) -> float:
     Fisher, The Design of Experiments (1935), section 21; each size of total adds a binomial to the sum.
     """
     import numpy as np
-    from scipy.special import gammaln as log_factorial
 
     totals = np.asarray(totals, dtype=int)
     law = np.ones(1)  # the chance of each sum of sizes that got a plus, in steps of one
-    for size, count in zip(*np.unique(np.abs(totals[totals != 0]), return_counts=True), strict=True):
-        k = np.arange(count + 1)
-        logs = log_factorial(count + 1) - log_factorial(k + 1) - log_factorial(count - k + 1) - count * math.log(2)
+    for size, count in Counter(np.abs(totals[totals != 0]).tolist()).items():
+        ways, choices = 2**count, 1  # whole numbers, so that the chances are exact
         part = np.zeros(size * count + 1)
-        part[::size] = np.exp(logs)
+        for k in range(count + 1):
+            part[size * k] = choices / ways
+            choices = choices * (count - k) // (k + 1)
         law = np.convolve(law, part)
     plus, minus = int(totals[totals > 0].sum()), int(-totals[totals < 0].sum())
     return min(1.0, 2 * float(law[: min(plus, minus) + 1].sum()))

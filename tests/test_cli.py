@@ -120,7 +120,7 @@ def test_output_is_plain_where_it_is_no_terminal(repro, tmp_path):
     done = repro("run", "table2", "--store", tmp_path, "--no-mlflow")
 
     assert "\x1b" not in done.stdout + done.stderr
-    assert "133 M" in done.stdout
+    assert "M 133 → 132.9" in done.stdout
 
 
 def test_doctor_says_what_is_here(repro, tmp_path):

@@ -251,8 +251,8 @@ def test_one_training_a_side_says_nothing_within_the_spread():
     assert found.test == "exact McNemar, these weights"
     assert found.verdict == "inconclusive"
     assert found.reason == (
-        "a errs 2.00 pp less than b; one training a side: the gap 2.00 is within 2.83 "
-        "(2*sqrt(2) x the spread over seeds, 1); --seeds 3 may settle it"
+        "a errs 2.00 pp less than b; one training a side: gap 2.00 within 2.83 "
+        "(from the spread over seeds, 1); --seeds 3 may settle it"
     )
 
 
@@ -271,8 +271,8 @@ def test_looking_at_several_pairs_raises_the_bound_for_a_reversed_one():
 
     assert found.verdict == "inconclusive"
     assert found.reason == (
-        "n3 errs 3.00 pp more than n2; a step of the trend that is reversed; one training a side: the gap 3.00 is "
-        "within 3.58 (2.53*sqrt(2) x the spread over seeds, 1); --seeds 3 may settle it"
+        "n3 errs 3.00 pp more than n2; a reversed step of the trend; one training a side: gap 3.00 "
+        "within 3.58 (from the spread over seeds, 1); --seeds 3 may settle it"
     )
 
 
@@ -358,7 +358,7 @@ def test_no_better_of_two_trainings_keeps_its_distance_from_the_margin():
     sure = judge(claim, {"lrn": result(answers(180)), "plain": result(answers(100))})
 
     assert found.verdict == "inconclusive"
-    assert "one training a side: the gap 1.00 to the margin is within 2.83" in found.reason
+    assert "one training a side: gap 1.00 to the margin within 2.83" in found.reason
     assert sure.verdict == "match"
     assert sure.test == "z over images against the margin, these weights"
 
@@ -372,12 +372,10 @@ def test_a_conjunction_is_as_strong_as_its_weakest_pair():
     assert strong.verdict == "match"
     assert strong.effect == pytest.approx(1.0)
     assert strong.test == "exact McNemar, largest p of 2 pairs"
-    assert strong.reason.startswith(
-        "a errs 1.00 pp less than b; 2 of 2 pairs hold, and this is the weakest; adjusted p"
-    )
+    assert strong.reason.startswith("a errs 1.00 pp less than b; weakest of 2 pairs, 2 held; adjusted p")
     assert weak.verdict == "inconclusive"
     assert weak.p_value == pytest.approx(0.25)
-    assert weak.reason.startswith("a errs 0.15 pp less than d; 1 of 2 pairs hold, and this is the weakest; p = 0.25")
+    assert weak.reason.startswith("a errs 0.15 pp less than d; weakest of 2 pairs, 1 held; p = 0.25")
 
 
 def test_one_reversed_pair_refutes_a_conjunction():
@@ -388,7 +386,7 @@ def test_one_reversed_pair_refutes_a_conjunction():
     assert found.verdict == "differs"
     assert found.p_value == pytest.approx(2 * 2 / 2**20)
     assert found.test == "exact McNemar, smallest p of 2 pairs times 2"
-    assert found.reason.startswith("b errs 1.00 pp more than a; 1 of 2 pairs hold, and this is the weakest")
+    assert found.reason.startswith("b errs 1.00 pp more than a; weakest of 2 pairs, 1 held")
 
 
 def trend(*errors):
@@ -411,7 +409,7 @@ def test_a_trend_with_a_step_reversed_for_certain_is_refuted():
     found = trend(200, 150, 120, 140)
 
     assert found.verdict == "differs"
-    assert found.reason.startswith("n3 errs 1.00 pp more than n2; a step of the trend that is reversed; adjusted p")
+    assert found.reason.startswith("n3 errs 1.00 pp more than n2; a reversed step of the trend; adjusted p")
     assert found.test == "exact McNemar, smallest p of 4 pairs times 4"
 
 
@@ -431,7 +429,7 @@ def test_a_trend_that_climbs_is_refuted_and_a_flat_one_is_open():
 
 
 def test_holm_counts_every_relation_of_the_file():
-    """Those that were not run are p = 1, those of another file are another family."""
+    """Those that were not run are p = 1."""
     results = {"a": result(answers(100), weights=ONE), "b": result(answers(107), weights=ONE)}
     tested = relation("less", ("a", "b"), id_="tested")
     absent = [relation("less", ("a", "gone"), id_=f"absent {i}") for i in range(3)]
@@ -442,7 +440,9 @@ def test_holm_counts_every_relation_of_the_file():
     assert (alone.p_adjusted, alone.verdict) == (pytest.approx(2 / 2**7), "match")
     assert found[0].p_adjusted == pytest.approx(4 * 2 / 2**7)
     assert found[0].verdict == "inconclusive"
-    assert found[0].reason.endswith("p = 0.016 is 0.062 by Holm over 4 relations; more images than 2000 may settle it")
+    assert found[0].reason.endswith(
+        "p = 0.016 is 0.062 by Holm over the table's relations; more images than 2000 may settle it"
+    )
     assert [v.verdict for v in found[1:]] == ["missing"] * 3
 
 
@@ -478,7 +478,7 @@ def test_of_a_printed_size_only_the_direction_is_judged_at_the_proxy():
     proxy, full = judge(claim, results), judge(claim, results, scale="full")
 
     assert proxy.verdict == "match"
-    assert proxy.reason.endswith("; the direction alone is judged at this scale, not the printed 7 pp")
+    assert proxy.reason.endswith("; the printed 7 pp is not judged at this scale")
     assert full.verdict == "inconclusive"
     assert full.reason.endswith("but the printed 7 pp is outside the interval; a margin for the size would settle it")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -115,7 +116,7 @@ def run(dry_run: bool, no_mlflow: bool, as_json: bool, jobs: int | None, device:
     from .show import plan_lines, show_outcome
 
     options = _options(**given, jobs=jobs or _cores(), device=device_named(device))
-    lines = Lines(quiet=as_json)
+    lines = Lines()
     if dry_run:
         prepared = pipeline.prepare(options, make_data=False, say=lines.say)
         click.echo("\n".join(plan_lines(prepared, options.jobs)))
@@ -126,7 +127,7 @@ def run(dry_run: bool, no_mlflow: bool, as_json: bool, jobs: int | None, device:
     except Interrupted as stop:
         kept = f"{stop.done} jobs of this run are recorded"
         begun = f"; {len(stop.begun)} go on from their last epoch" if stop.begun else ""
-        again = " ".join(["repro", *sys.argv[1:]])
+        again = shlex.join(["repro", *sys.argv[1:]])
         return _end(INTERRUPTED, f"interrupted: {kept}{begun}. To go on: {again}")
     page = [] if no_mlflow or outcome.unmeasured else _track(outcome, prepared)
     show_outcome(outcome, options.store, as_json, page)

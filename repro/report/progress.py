@@ -17,21 +17,19 @@ from .terminal import console
 class Lines:
     """A line for each job that ends; on a terminal also what runs now and the expected end."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self) -> None:
         self.out = console(sys.stderr)
-        self.quiet = quiet
         self.live: Live | None = None
         self.total = self.ended = 0
         self.spoken = time.monotonic()
 
     def say(self, text: str) -> None:
-        if not self.quiet:
-            self.out.print(Text(text), soft_wrap=True)
+        self.out.print(Text(text), soft_wrap=True)
 
     def begin(self, jobs: int, seconds: float) -> None:
         self.total, self.ended = jobs, 0
         self.say(f"{jobs} jobs to do, about {_minutes(seconds)}")
-        if self.out.is_terminal and not self.quiet:
+        if self.out.is_terminal:
             self.live = Live(console=self.out, refresh_per_second=4, transient=True)
             self.live.start()
 
