@@ -5,17 +5,18 @@ one run: `match` needs the 90 % interval of the mean inside a margin fixed befor
 prediction interval that excludes the printed one (CORE-Bench, arXiv 2409.11363) and a gap above the
 margin; the rest is inconclusive. Measured on other data, it is incomparable.
 
-Relations are judged by errors on the same images. One set of weights, two protocols: images are the
-unit; exact McNemar, or its extension to sums over seeds. Two trainings: the training is the unit. From
-three seeds a side, seeds and images are both at random (Obuchowski and Rockette 1995, Howe 1974). With
-fewer, the p-value speaks of these weights only, and nothing is concluded unless the effect exceeds
-2 sqrt(2) times the known spread over seeds, two standard deviations of a difference of two trainings: one
-net's seeds differ by as much as McNemar finds significant (Bouthillier et al., Accounting for Variance,
-MLSys 2021). p-values are two-sided, adjusted by Holm over all relations of a table file, those not run
-as p = 1; `match` needs the claimed sign, `differs` the other. "No better" is one one-sided test that the
-gain is below the margin, for a difference that was not found proves nothing (Altman and Bland, BMJ 311,
-1995). A conjunction takes its largest p; one reversed pair refutes it, at Bonferroni's price for having
-looked at them all. A trend is its ends, with no adjacent pair significantly reversed.
+Relations are judged by errors on the same images. One set of weights, two protocols: images are the unit;
+exact McNemar, or its extension to sums over seeds. Two trainings: the training is the unit. From three
+seeds a side, seeds and images are both at random (Obuchowski and Rockette 1995, Howe 1974), and the spread
+over seeds that a table states moderates the few seeds' own (Smyth 2004). With fewer, the p-value speaks of
+these weights only, and nothing is concluded unless the effect exceeds 2 sqrt(2) times the known spread over
+seeds, two standard deviations of a difference of two trainings: one net's seeds differ by as much as
+McNemar finds significant (Bouthillier et al., Accounting for Variance, MLSys 2021). p-values are two-sided,
+adjusted by Holm over all relations of a table file, those not run as p = 1; `match` needs the claimed sign,
+`differs` the other. "No better" is one one-sided test that the gain is below the margin, for a difference
+that was not found proves nothing (Altman and Bland, BMJ 311, 1995). A conjunction takes its largest p; one
+reversed pair refutes it, at Bonferroni's price for having looked at them all. A trend is its ends, with no
+adjacent pair significantly reversed.
 """
 
 from __future__ import annotations

@@ -102,7 +102,10 @@ def _compare(relation: Relation, first: Key, second: Key, results: Mapping[Key, 
     seeds, n = differences.shape
     is_one_set = bool(one.weights) and one.weights == two.weights
     by_seeds = seeds >= ENOUGH and not is_one_set
-    estimate = stats.over_seeds_and_images(differences) if by_seeds else stats.over_images(differences)
+    if by_seeds:
+        estimate = stats.over_seeds_and_images(differences, None if spread is None else spread / 100)
+    else:
+        estimate = stats.over_images(differences)
     slack = effect = 100 * float(differences.mean())
     if relation.test == "not_better":
         slack = relation.margin - effect

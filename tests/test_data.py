@@ -136,8 +136,7 @@ def test_imagenet_says_honestly_that_it_is_not_here(tmp_path: Path) -> None:
     with pytest.raises(JobError) as error:
         data.ensure("imagenet-1k-val", tmp_path)
     assert str(error.value) == (
-        "imagenet-1k-val is not here, and this release has no reader for it yet; "
-        "`--scale proxy` runs without it"
+        "imagenet-1k-val is not here, and this release has no reader for it yet; `--scale proxy` runs without it"
     )
     assert data.facts("imagenet-1k-val", tmp_path) is None
 

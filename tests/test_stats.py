@@ -183,6 +183,29 @@ def test_two_trainings_reject_a_true_null_in_at_most_five_percent(spread, own):
     assert share_of(2000, np.random.default_rng(5), rejects) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
 
 
+@pytest.mark.parametrize("nets", [1.0, 0.5], ids=["spread as stated", "spread half of it or double, net by net"])
+def test_a_known_spread_moderates_three_seeds_and_keeps_the_level(nets):
+    """The stated spread is right on the whole; single nets may lie below or above it."""
+
+    def rejects(rng):
+        own = float(rng.choice([nets, 1 / nets]))
+        pooled = math.sqrt((nets**2 + nets**-2) / 2 + 0.45**2)  # in points, with the noise of the images
+        d = difference(trainings(rng, 3, own))
+        return stats.over_seeds_and_images(d, pooled / 100).differs() < 0.05
+
+    assert share_of(2000, np.random.default_rng(9), rejects) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
+
+
+def test_a_known_spread_finds_more_than_three_seeds_alone():
+    """Two points with half a point between seeds: seldom found without, mostly found with it."""
+    rng = np.random.default_rng(10)
+    pairs = [difference(trainings(rng, 3, 0.5, shift=2)) for _ in range(100)]
+
+    alone = sum(stats.over_seeds_and_images(d).differs() < 0.01 for d in pairs)
+    moderated = sum(stats.over_seeds_and_images(d, 0.007).differs() < 0.01 for d in pairs)
+    assert moderated > 2 * alone
+
+
 def test_pooled_images_would_reject_far_too_often():
     """Why seeds count: with a point between seeds, images alone call half of all true nulls different."""
 

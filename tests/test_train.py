@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -21,10 +22,11 @@ from torch import nn
 from repro import train
 from repro.architectures import make
 from repro.errors import JobError
+from repro.fields import Recipe
 from repro.provenance import NUMERICS
 from repro.schema import Build
 from repro.train import recipe as words
-from repro.train.augment import Augment, Batches, Order, Statistics, rescale, sizes
+from repro.train.augment import Batches, Sampler, rescale, statistics
 from repro.train.fit import check_learnt
 
 TINY = "vgg:{}+width=1/16+input=16+classes=4+pools=3"
@@ -36,12 +38,12 @@ PAPER: dict[str, Any] = {
     "dropout": 0.5,
     "init": {"name": "normal", "std": 0.1},
     "clip": None,
-    "augment": {"flip": 0.5, "colour": 0.1},
+    "augment": {"flip": 0.5, "colour": 0.1, "step": 1},
     "scale": 1.0,
     "dtype": "float32",
     "memory_format": "contiguous",
     "threads": 1,
-    "bar": None,
+    "bar": 1.0,
 }
 SMALL: dict[str, Any] = {
     **PAPER,
@@ -80,6 +82,10 @@ def fit(images: SimpleNamespace, out: Path, spec: dict[str, Any], **options: Any
     return train.fit(net(), spec, images, out, **options)
 
 
+def sampler(count: int, seed: int = 0, sizes: tuple[int, ...] = (40, 48), crop: int = 32) -> Sampler:
+    return Sampler(count, 16, 3, seed, sizes, crop, flip=0.5, colour=0.1)
+
+
 def log(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
@@ -91,59 +97,53 @@ def log(out: Path) -> list[dict[str, Any]]:
 @hypothesis_settings(max_examples=50, deadline=None)
 def test_draws_depend_on_seed_epoch_and_index_alone(seed: int, epoch: int, count: int, more: int) -> None:
     """More images change nothing for those before them, and every crop lies inside its image."""
-    augment = Augment(sizes=(40, 48, 56), crop=32, flip=0.5, colour=0.1)
-    few, many = augment.draws(seed, epoch, count), augment.draws(seed, epoch, count + more)
-    for name in ("S", "top", "left", "flip", "alpha"):
-        assert (getattr(few, name) == getattr(many, name)[:count]).all()
-    assert (np.minimum(few.top, few.left) >= 0).all()
-    assert (np.maximum(few.top, few.left) + 32 <= few.S).all()
+    few, many = (sampler(n, seed, (40, 48, 56)).draws(epoch) for n in (count, count + more))
+    assert all((a == b[:count]).all() for a, b in zip(few, many, strict=True))
+    S, top, left, _, _ = few
+    assert (np.minimum(top, left) >= 0).all()
+    assert (np.maximum(top, left) + 32 <= S).all()
 
 
 def test_draws_cover_all_scales_places_and_flips() -> None:
     """Every S, the first and the last place and both directions turn up, about equally often."""
-    augment = Augment(sizes=(40, 48), crop=32, flip=0.5, colour=0.1)
-    draws = augment.draws(0, 0, 20_000)
-    assert abs((draws.S == 40).mean() - 0.5) < 0.02
-    assert sorted(set(draws.top[draws.S == 40])) == list(range(9))
-    assert sorted(set(draws.left[draws.S == 48])) == list(range(17))
-    assert abs(draws.flip.mean() - 0.5) < 0.02
-    assert np.abs(draws.alpha.std(0) - 0.1).max() < 0.003
+    S, top, left, flip, alpha = sampler(20_000).draws(0)
+    assert abs((S == 40).mean() - 0.5) < 0.02
+    assert sorted(set(top[S == 40])) == list(range(9))
+    assert sorted(set(left[S == 48])) == list(range(17))
+    assert abs(flip.mean() - 0.5) < 0.02
+    assert np.abs(alpha.std(0) - 0.1).max() < 0.003
 
 
 def test_epochs_and_seeds_draw_differently() -> None:
     """No two epochs, and no two seeds, show an image alike or in the same order."""
-    augment = Augment(sizes=(40, 48), crop=32, flip=0.5, colour=0.1)
-    alphas = [augment.draws(seed, epoch, 5).alpha for seed, epoch in ((0, 0), (0, 1), (1, 0))]
-    orders = [np.concatenate(Order(50, 16, 2, seed).indices(epoch)) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    alphas = [sampler(5, seed).draws(epoch)[-1] for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    orders = [np.concatenate(sampler(50, seed).order(epoch)) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
     for some in (alphas, orders):
         assert not any((some[i] == some[j]).all() for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
 def test_an_epoch_shows_every_image_once() -> None:
     """The last batch may be smaller, and counts."""
-    order = Order(images=50, batch=16, epochs=3, seed=0)
-    indices = order.indices(1)
+    indices = sampler(50).order(1)
     assert [len(i) for i in indices] == [16, 16, 16, 2]
-    assert len(order) == 4
-    assert order.iterations == 12
+    assert sampler(50).iterations == 12
     assert sorted(np.concatenate(indices)) == list(range(50))
 
 
 def test_batches_are_what_a_plain_loop_makes_of_the_draws(images: SimpleNamespace) -> None:
     """Rescale, crop, mirror, shift the colour, take off the mean: one image at a time."""
-    augment = Augment(sizes=(16, 20, 24), crop=16, flip=0.5, colour=0.1)
-    batches = Batches(images.images, images.labels, augment, Order(50, 16, 1, seed=5), scale=0.5)
-    draws = augment.draws(5, 2, 50)
+    batches = Batches(images.images, images.labels, sampler(50, 5, (16, 20, 24), 16), scale=0.5)
+    S, top, left, flip, alpha = batches.sampler.draws(2)
     values, vectors = np.linalg.eigh(np.cov(images.images.reshape(-1, 3).T / 255, bias=True))
     mean = images.images.reshape(-1, 3).mean(0)
-    order = np.concatenate(batches.order.indices(2))
+    order = np.concatenate(batches.sampler.order(2))
     x, y = (torch.cat(parts) for parts in zip(*batches.epoch(2), strict=True))
     assert y.tolist() == images.labels[order].tolist()
     for row, i in enumerate(order):
-        image = rescale(images.images[i : i + 1], int(draws.S[i]))[0].astype(float)
-        crop = image[draws.top[i] : draws.top[i] + 16, draws.left[i] : draws.left[i] + 16]
-        crop = crop[:, ::-1] if draws.flip[i] else crop
-        shift = 255 * sum(draws.alpha[i, k] * values[k] * vectors[:, k] for k in range(3))
+        image = rescale(images.images[i : i + 1], int(S[i]))[0].astype(float)
+        crop = image[top[i] : top[i] + 16, left[i] : left[i] + 16]
+        crop = crop[:, ::-1] if flip[i] else crop
+        shift = 255 * sum(alpha[i, k] * values[k] * vectors[:, k] for k in range(3))
         expected = (crop + shift - mean) * 0.5
         assert np.abs(x[row].permute(1, 2, 0).numpy() - expected).max() < 1e-3
 
@@ -151,9 +151,9 @@ def test_batches_are_what_a_plain_loop_makes_of_the_draws(images: SimpleNamespac
 def test_statistics_are_those_of_all_pixels(images: SimpleNamespace) -> None:
     """Mean in 0..255, covariance of pixels in 0..1."""
     flat = images.images.reshape(-1, 3).astype(float)
-    found = Statistics.of(images.images)
-    assert found.mean == pytest.approx(flat.mean(0), abs=1e-9)
-    assert found.covariance == pytest.approx(np.cov(flat.T / 255, bias=True), abs=1e-9)
+    mean, covariance = statistics(images.images)
+    assert mean == pytest.approx(flat.mean(0), abs=1e-9)
+    assert covariance == pytest.approx(np.cov(flat.T / 255, bias=True), abs=1e-9)
 
 
 def test_rescaling_to_the_same_size_changes_nothing(images: SimpleNamespace) -> None:
@@ -165,9 +165,13 @@ def test_rescaling_to_the_same_size_changes_nothing(images: SimpleNamespace) -> 
 
 def test_scales_are_whole_numbers_by_the_recipes_step() -> None:
     """VGG draws every S from 256 to 512; the proxy, by its recipe, multiples of 8."""
-    assert sizes([256, 512], {}) == tuple(range(256, 513))
-    assert sizes([40, 72], {"step": 8}) == (40, 48, 56, 64, 72)
-    assert sizes([40, 40], {"step": 8}) == sizes([40], {}) == (40,)
+
+    def sizes(S: tuple[int, int], step: int) -> tuple[int, ...]:
+        return Sampler.of(job({**PAPER, "augment": {**PAPER["augment"], "step": step}}, S), 50).sizes
+
+    assert sizes((256, 512), 1) == tuple(range(256, 513))
+    assert sizes((40, 72), 8) == (40, 48, 56, 64, 72)
+    assert sizes((40, 40), 8) == sizes((40, 40), 1) == (40,)
 
 
 # What a net starts from
@@ -198,7 +202,7 @@ def test_a_deep_net_starts_from_four_convolutions_and_the_classifier_of_A(name: 
     """Each of A's layers goes to its own place in its block; all other weights stay."""
     A, deep = net("A"), net(name)
     before = copy.deepcopy(deep.state_dict())
-    words.Copy(("first 4 conv", "last 3 fc"))(deep, A.state_dict())
+    words.copy_weights(deep, A.state_dict(), ["first 4 conv", "last 3 fc"])
     layers = ["features.block1.0", "features.block2.0", "features.block3.0", "features.block3.2"]
     layers += ["classifier.fc6", "classifier.fc7", "classifier.fc8"]
     if name == "B":
@@ -211,21 +215,22 @@ def test_a_deep_net_starts_from_four_convolutions_and_the_classifier_of_A(name: 
 def test_all_copies_everything() -> None:
     """S = 384 starts from the same net at S = 256."""
     one, two = net("D"), net("D")
-    words.Copy(("all",))(two, one.state_dict())
+    words.copy_weights(two, one.state_dict(), ["all"])
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
 def test_a_weight_that_does_not_fit_is_named() -> None:
     """Shape, missing layer and unknown words each have their line."""
     wide = make(Build.parse("vgg:A+width=1/8+input=16+classes=4+pools=3")).state_dict()
-    with pytest.raises(JobError, match=r"features\.block1\.0\.weight is \(8, 3, 3, 3\) in the other net and \(4, 3"):
-        words.Copy(("all",))(net("A"), wide)
-    with pytest.raises(JobError, match=r"the other net has no features\.block1\.2\.bias"):
-        words.Copy(("all",))(net("D"), net("A").state_dict())
-    with pytest.raises(JobError, match=r"this net has no features\.block1\.2\.weight"):
-        words.Copy(("all",))(net("A"), net("D").state_dict())
+    shapes = r"mismatch for features\.block1\.0\.weight: .*\[8, 3, 3, 3\]\) from checkpoint, .* is torch\.Size\(\[4, 3"
+    with pytest.raises(JobError, match=shapes):
+        words.copy_weights(net("A"), wide, ["all"])
+    with pytest.raises(JobError, match=r"start: Missing key.*: \"features\.block1\.2\.weight"):
+        words.copy_weights(net("D"), net("A").state_dict(), ["all"])
+    with pytest.raises(JobError, match=r"start: Unexpected key.*: \"features\.block1\.2\.weight"):
+        words.copy_weights(net("A"), net("D").state_dict(), ["first 4 conv"])
     with pytest.raises(JobError, match=r"cannot copy 'the best'; known: all, first N conv, last N fc"):
-        words.Copy(("the best",))(net("A"), net("A").state_dict())
+        words.copy_weights(net("A"), net("A").state_dict(), ["the best"])
 
 
 # What is built
@@ -289,10 +294,12 @@ def test_another_recipe_is_seen_in_the_settings(place: tuple[str, ...], value: A
 
 
 @pytest.mark.parametrize("where", ["optimizer", "schedule", "init"])
-def test_an_unknown_word_in_a_recipe_is_told(where: str) -> None:
-    """With the words that are known."""
-    with pytest.raises(JobError, match=rf"recipe: {where} 'adam' is unknown. Known: "):
-        train.settings(job({**PAPER, where: {"name": "adam"}}), net())
+def test_an_unknown_word_in_a_recipe_never_gets_here(where: str) -> None:
+    """The fields of a recipe refuse it, and `train` need not."""
+    whole = {**PAPER, "dataset": "digits-train", "val": "digits-val"}
+    assert Recipe.model_validate(whole).model_dump().items() >= {"batch": 256, "augment": PAPER["augment"]}.items()
+    with pytest.raises(ValidationError, match=f"{where}.name"):
+        Recipe.model_validate({**whole, where: {**PAPER[where], "name": "adam"}})
 
 
 def test_the_rate_falls_when_validation_stops_improving(images: SimpleNamespace, tmp_path: Path) -> None:
@@ -317,7 +324,7 @@ def test_one_cycle_rises_to_the_recipes_rate_and_ends_near_zero() -> None:
     rates = []
     for _ in range(100):
         rates.append(optimizer.param_groups[0]["lr"])
-        schedule.batch_done()
+        schedule.step()
     assert max(rates) == pytest.approx(0.01, rel=1e-3)
     assert 22 <= int(np.argmax(rates)) <= 26
     assert rates[-1] < 1e-4
@@ -329,13 +336,12 @@ def test_one_cycle_rises_to_the_recipes_rate_and_ends_near_zero() -> None:
 
 def test_a_training_learns_and_leaves_weights_and_log(images: SimpleNamespace, tmp_path: Path) -> None:
     """Float32 weights with the mean and scale that belong to them, and a line an epoch."""
-    seen: list[dict[str, Any]] = []
-    numbers = fit(images, tmp_path, job({**SMALL, "epochs": 20, "dropout": 0.0}), progress=seen.append)
+    numbers = fit(images, tmp_path, job({**SMALL, "epochs": 20, "dropout": 0.0}))
     assert numbers["train_error"] < 20
     assert numbers["val_error"] == 20.0
     assert numbers["epochs"] == 20
-    assert seen == log(tmp_path)
-    assert set(seen[0]) == {"epoch", "lr", "loss", "train_error", "val_error", "seconds"}
+    assert [line["epoch"] for line in log(tmp_path)] == list(range(20))
+    assert set(log(tmp_path)[0]) == {"epoch", "lr", "loss", "train_error", "val_error", "seconds"}
     with safe_open(tmp_path / "weights.safetensors", "pt") as file:
         meta = file.metadata()
     assert json.loads(meta["mean"]) == pytest.approx(images.images.reshape(-1, 3).mean(0))
@@ -351,24 +357,25 @@ def test_a_training_learns_and_leaves_weights_and_log(images: SimpleNamespace, t
 def test_a_stopped_training_ends_as_one_that_ran_through(
     images: SimpleNamespace, tmp_path: Path, schedule: dict[str, Any], stop: int
 ) -> None:
-    """The same bits, the same log, whether or not it was stopped after an epoch."""
+    """The same bits, the same log, whether or not it was stopped in the epoch after `stop`."""
 
     class Stop(Exception):
         pass
 
-    def stopping(line: dict[str, Any]) -> None:
-        if line["epoch"] + 1 == stop:
+    def stopping(_: nn.Module) -> float:
+        if (parts / "log.jsonl").exists() and len(log(parts)) == stop:
             raise Stop
+        return 20.0
 
     spec = job({**SMALL, "schedule": schedule})
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(images, whole, spec)
     with pytest.raises(Stop):
-        fit(images, parts, spec, progress=stopping)
+        fit(images, parts, spec, validate=stopping)
     torch.manual_seed(99)  # what else happened in the process must not matter
-    again: list[dict[str, Any]] = []
-    fit(images, parts, spec, progress=again.append)
-    assert len(again) == 3 - stop
+    before = log(parts)
+    fit(images, parts, spec)
+    assert log(parts)[:stop] == before
     one, two = (load_file(p / "weights.safetensors") for p in (whole, parts))
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert [{**line, "seconds": 0} for line in log(whole)] == [{**line, "seconds": 0} for line in log(parts)]
@@ -379,9 +386,9 @@ def test_a_finished_training_started_again_only_writes(images: SimpleNamespace, 
     first = fit(images, tmp_path, job())
     weights = (tmp_path / "weights.safetensors").read_bytes()
     (tmp_path / "weights.safetensors").unlink()
-    seen: list[dict[str, Any]] = []
-    assert fit(images, tmp_path, job(), progress=seen.append) == first
-    assert seen == []
+    lines = log(tmp_path)
+    assert fit(images, tmp_path, job()) == first
+    assert log(tmp_path) == lines
     assert (tmp_path / "weights.safetensors").read_bytes() == weights
 
 
@@ -394,7 +401,7 @@ def test_the_seed_decides_the_weights(images: SimpleNamespace, tmp_path: Path) -
 
 
 def test_a_short_training_comes_to_the_numbers_of_its_numerics(images: SimpleNamespace, tmp_path: Path) -> None:
-    """Where this fails on purpose, raise `provenance.NUMERICS["train"]` and write the new losses beside the new number."""
+    """Where this fails on purpose, raise `NUMERICS["train"]` and write the new losses beside the new number."""
     golden = {1: [1.579464, 1.391672, 1.296441]}
     fit(images, tmp_path, job({**SMALL, "schedule": PAPER["schedule"]}))
     assert [line["loss"] for line in log(tmp_path)] == pytest.approx(golden[NUMERICS["train"]], rel=1e-3)
@@ -426,7 +433,7 @@ def test_what_was_set_for_a_training_is_put_back(images: SimpleNamespace, tmp_pa
     torch.set_num_threads(2)
     try:
         with pytest.raises(JobError):
-            fit(images, tmp_path, job({**SMALL, "bar": 0.1}), progress=lambda _: during.append(state()))
+            fit(images, tmp_path, job({**SMALL, "bar": 0.1}), validate=lambda _: during.append(state()) or 20.0)
         assert during == 3 * [(1, True)]
         assert state() == (2, False)
     finally:
@@ -456,9 +463,9 @@ def test_a_net_above_the_bar_is_a_failure(images: SimpleNamespace, tmp_path: Pat
 
 def test_a_net_must_beat_chance_for_certain() -> None:
     """Of 1,000 images and ten classes 85 % wrong beats chance at 1e-6, 86 % does not (binomial)."""
-    check_learnt(85.0, 10, None, 5, 1000)
+    check_learnt(85.0, 10, 1.0, 5, 1000)
     with pytest.raises(JobError, match=r"86.0 % after 5 epochs of 1000 images, no better than chance \(90 %\)"):
-        check_learnt(86.0, 10, None, 5, 1000)
+        check_learnt(86.0, 10, 1.0, 5, 1000)
 
 
 def test_an_error_that_is_no_number_has_not_learnt() -> None:

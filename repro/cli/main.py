@@ -102,9 +102,7 @@ def _options(
 @cli.command()
 @_selection
 @click.option("--jobs", type=click.IntRange(1), help="Jobs at once.  [default: one a core]")
-@click.option(
-    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto: a GPU where there is one."
-)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto: a GPU if any.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--no-mlflow", is_flag=True, help="Leave the MLflow page as it is.")
 def run(dry_run: bool, no_mlflow: bool, as_json: bool, jobs: int | None, device: str, **given: Any) -> int:

@@ -1,20 +1,19 @@
 """The catalogue of data sets: what is known of each, and its images, by name.
 
-A set is made or found by `ensure`, once, under `root`; `facts` reads what `ensure` left there and
-imports nothing heavy. So far the catalogue holds the three sets of the proxy.
+A set is made once, under `root`; `facts` reads what is there and imports nothing heavy. So far the
+catalogue holds the three sets of the proxy.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import JobError
 
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of the files under `root`; raised when the same names would hold other pixels
 DIGITS = ("digits-train", "digits-val", "digits-test")
-# Known to tables, with no reader here yet.
-ABSENT = ("imagenet-1k-train", "imagenet-1k-val", "imagenet-1k-test")
+ABSENT = ("imagenet-1k-train", "imagenet-1k-val", "imagenet-1k-test")  # known to tables, with no reader yet
 
 
 @dataclass(frozen=True)
@@ -47,10 +45,7 @@ class Images:
 
 
 def facts(name: str, root: Path) -> dict[str, Any] | None:
-    """What is known of a set that is there: fingerprint, images, classes, mean (RGB, 0..255).
-
-    None where the set is not there yet, is of another version, or is not in the catalogue.
-    """
+    """Fingerprint, images, classes, mean (RGB, 0..255) of a set that is there in this version; else None."""
     try:
         meta = json.loads((root / "digits" / "meta.json").read_text(encoding="utf-8"))
         return dict(meta["sets"][name]) if meta["version"] == VERSION else None
@@ -59,35 +54,13 @@ def facts(name: str, root: Path) -> dict[str, Any] | None:
 
 
 def ensure(name: str, root: Path) -> dict[str, Any]:
-    """The facts of a set, which is made if it is not there or its bytes are no longer the same.
-
-    Safe for several processes at once. Raises JobError for a set that cannot be made here.
-    """
-    if name not in DIGITS:
-        raise JobError(_unavailable(name))
-    from filelock import FileLock
-
-    folder = root / "digits"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
-        known = facts(name, root)
-        if known is None or _read(name, root, known["fingerprint"]) is None:
-            _make(root)
-            known = facts(name, root)
-    if known is None:
-        raise JobError(f"{folder}: the files that were just written cannot be read back; is the disk full?")
-    return known
+    """The facts of a set, made first if it is not there whole. Raises JobError if it cannot be made here."""
+    return _found(name, root)[0]
 
 
 def load(name: str, root: Path) -> Images:
-    """All images of a set, made first if need be. Raises JobError as `ensure` does."""
-    known = facts(name, root)
-    images = _read(name, root, known["fingerprint"]) if known else None
-    if images is None:
-        images = _read(name, root, ensure(name, root)["fingerprint"])
-    if images is None:
-        raise JobError(f"{root / 'digits'}: {name} changes on disk while it is read; is another program writing there?")
-    return images
+    """All images of a set; as `ensure` otherwise."""
+    return _found(name, root)[1]
 
 
 def samples(name: str, root: Path, path: Path, rows: int = 8, columns: int = 12) -> None:
@@ -106,57 +79,68 @@ def samples(name: str, root: Path, path: Path, rows: int = 8, columns: int = 12)
     sheet.save(path, format="PNG")
 
 
-def _unavailable(name: str) -> str:
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Have `write` fill a file, which is then there whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _found(name: str, root: Path) -> tuple[dict[str, Any], Images]:
+    if found := _read(name, root):
+        return found
     if name in ABSENT:
-        return (
-            f"{name} is not here, and this release has no reader for it yet; "
-            "`--scale proxy` runs without it"
+        raise JobError(
+            f"{name} is not here, and this release has no reader for it yet; `--scale proxy` runs without it"
         )
-    near = difflib.get_close_matches(name, DIGITS + ABSENT, 1, 0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown data set {name!r}{hint} Known: {', '.join(DIGITS + ABSENT)}"
+    if name not in DIGITS:
+        from ..reader import near
+
+        known = DIGITS + ABSENT
+        raise JobError(f"unknown data set {name!r}{near(name, known)} Known: {', '.join(known)}")
+    from filelock import FileLock
+
+    folder = root / "digits"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (found := _read(name, root)):  # another process may have been first
+            _make(folder)
+            found = _read(name, root)
+    if not found:
+        raise JobError(f"{folder}: the files that were just written cannot be read back; is the disk full?")
+    return found
 
 
-def _read(name: str, root: Path, fingerprint: str) -> Images | None:
-    """The set's file, or None where it is not there or not what the fingerprint says."""
+def _read(name: str, root: Path) -> tuple[dict[str, Any], Images] | None:
+    """A set's facts and images, or None where its file is not there or not what the fingerprint says."""
     import zipfile
 
     import numpy as np
 
+    if not (known := facts(name, root)):
+        return None
     try:
         with np.load(root / "digits" / f"{name}.npz", allow_pickle=False) as file:
             images = Images(file["images"], file["labels"], file["source"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None
-    return images if images.fingerprint == fingerprint else None
+    return (known, images) if images.fingerprint == known.get("fingerprint") else None
 
 
-def _make(root: Path) -> None:
+def _make(folder: Path) -> None:
     """Make the three sets. `meta.json` comes last, so that what it names is whole."""
     import numpy as np
 
     from . import digits
 
-    sets: dict[str, Mapping[str, Any]] = {}
+    sets = {}
     for name in DIGITS:
         data = Images(**digits.make(name))
-        file = io.BytesIO()
-        np.savez(file, images=data.images, labels=data.labels, source=data.source)
-        _write(root / "digits" / f"{name}.npz", file.getbuffer())
-        sets[name] = {
-            "fingerprint": data.fingerprint,
-            "images": len(data.labels),
-            "classes": 10,
-            "mean": [float(data.images[..., c].sum(dtype=np.int64)) / data.images[..., c].size for c in range(3)],
-        }
+        write_whole(folder / f"{name}.npz", partial(np.savez, **vars(data)))
+        mean = data.images.sum((0, 1, 2), dtype=np.int64) / (data.images.size // 3)
+        sets[name] = {"fingerprint": data.fingerprint, "images": len(data.labels), "classes": 10, "mean": mean.tolist()}
     text = json.dumps({"version": VERSION, "sets": sets}, indent=1, sort_keys=True)
-    _write(root / "digits" / "meta.json", text.encode())
-
-
-def _write(path: Path, content: bytes | memoryview) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_whole(folder / "meta.json", lambda file: file.write(text.encode()))

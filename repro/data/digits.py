@@ -7,8 +7,6 @@ index alone, and only on arithmetic that is the same on every processor.
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 
 SEED = 1409_1556
@@ -56,7 +54,8 @@ def draw(digit: np.ndarray, random: np.random.Generator) -> np.ndarray:
         top, left = random.integers(0, SIZE - side + 1, 2)
         image[top : top + side, left : left + side] += _uniform(random, -0.12, 0.12, 3)
     side = int(random.integers(26, 58))
-    top, left = random.integers(0, SIZE - side + 1, 2)
+    # The mean of two draws: digits lie toward the middle, as things do in photographs.
+    top, left = random.integers(0, SIZE - side + 1, (2, 2)).sum(axis=0) // 2
     place = image[top : top + side, left : left + side]
     place += enlarge(digit, side)[..., None] * (ink - place)
     # Two whole numbers 0..255 added up: a triangle, near enough to normal, and exact everywhere.
@@ -68,19 +67,13 @@ def draw(digit: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 def enlarge(digit: np.ndarray, side: int) -> np.ndarray:
     """The digit (8, 8) drawn `side` pixels wide, bilinear, fading to zero at its border."""
-    below, weight = _taps(side)
+    place = (np.arange(side) + 0.5) * (8 / side) + 0.5
+    below = np.floor(place).astype(np.int64)  # for each pixel of an axis, the padded digit's pixel before it
+    weight = (place - below).astype(np.float32)  # of the next one
     padded = np.pad(digit, 1)
     rows = padded[below] * (1 - weight)[:, None] + padded[below + 1] * weight[:, None]
     drawn: np.ndarray = rows[:, below] * (1 - weight) + rows[:, below + 1] * weight
     return drawn
-
-
-@cache
-def _taps(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each pixel of an axis: the padded digit's pixel before it, and the weight of the next."""
-    place = (np.arange(side) + 0.5) * (8 / side) + 0.5
-    below = np.floor(place).astype(np.int64)
-    return below, (place - below).astype(np.float32)
 
 
 def _uniform(random: np.random.Generator, low: float, high: float, count: int) -> np.ndarray:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .fit import fit
-from .settings import settings
+from .recipe import settings
 
 __all__ = ["fit", "settings"]
