@@ -133,7 +133,7 @@ def prepare(options: Options, make_data: bool, say: Callable[[str], None]) -> Ru
                 facts[name] = {"fingerprint": "not made yet", "images": 8000, "classes": 10}
         return facts[name]
 
-    planner = Planner(claims, look_up, options.seeds, options.device)
+    planner = Planner(claims, look_up, options.seeds)
     for selection in selected:
         for cell in [*selection.cells, *selection.sides]:
             planner.add(claims.named(cell.table), cell)

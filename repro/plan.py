@@ -80,7 +80,6 @@ class Planner:
     claims: Claims
     facts: Callable[[str], Mapping[str, Any] | None]
     seeds: Sequence[int] = (0,)
-    device: str = "cpu"
     plan: Plan = field(default_factory=Plan)
 
     def add(self, table: Table, cell: Cell) -> None:

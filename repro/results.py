@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from . import protocols
@@ -129,11 +128,6 @@ class Results:
             if digest in self.failures:
                 return Result(failed=self.failures[digest])
         return Result(missing="not run yet")
-
-    @cached_property
-    def measured(self) -> int:
-        """How many records the plan's cells found."""
-        return sum(1 for r in self._read.values() if r is not None)
 
 
 def _count(cell: Cell, numbers: Mapping[str, Any]) -> Any:

@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from .errors import ReproError
+from .files import write_whole
 from .provenance import file_digest
 from .schema import Record
 
@@ -127,21 +128,3 @@ class Store:
     def clear(self, digest: str) -> None:
         """Remove a job's own folder after its records are committed."""
         shutil.rmtree(self.root / "partial" / digest, ignore_errors=True)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -11,7 +11,8 @@ import pytest
 from filelock import Timeout
 
 from repro.errors import ReproError
-from repro.store import Store, write_whole
+from repro.files import write_whole
+from repro.store import Store
 
 
 def commit(store: Store, digest: str = "ab12", text: str = "weights") -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from ..errors import JobError
+from ..files import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,16 +78,6 @@ def samples(name: str, root: Path, path: Path, rows: int = 8, columns: int = 12)
     sheet.save(path, format="PNG")
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Have `write` fill a file, which is then there whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def _found(name: str, root: Path) -> tuple[dict[str, Any], Images]:
     if found := _read(name, root):
         return found
@@ -143,4 +132,4 @@ def _make(folder: Path) -> None:
         mean = data.images.sum((0, 1, 2), dtype=np.int64) / (data.images.size // 3)
         sets[name] = {"fingerprint": data.fingerprint, "images": len(data.labels), "classes": 10, "mean": mean.tolist()}
     text = json.dumps({"version": VERSION, "sets": sets}, indent=1, sort_keys=True)
-    write_whole(folder / "meta.json", lambda file: file.write(text.encode()))
+    write_whole(folder / "meta.json", text)

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..files import write_whole
 from ..provenance import digest
 from ..schema import RelationVerdict
-from ..store import Store, write_whole
+from ..store import Store
 
 _LAYOUT = 1  # part of every digest: raise it when the same rows are to be written in another way
 _ORDER = ("match", "incomparable", "inconclusive", "missing", "differs", "failed")  # a row bears its cells' last

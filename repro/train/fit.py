@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
-from ..data import Images, write_whole
+from ..data import Images
 from ..errors import JobError
+from ..files import write_whole
 from .augment import Batches, Sampler
 from .recipe import Initialiser, copy_weights, optimizer, schedule, set_dropout
 
@@ -124,7 +125,7 @@ class _Run:
     def save(self, out: Path, log: list[dict[str, Any]]) -> None:
         """Write the log and the checkpoint, each whole or not at all, the checkpoint last."""
         lines = "".join(json.dumps(line) + "\n" for line in log)
-        write_whole(out / "log.jsonl", lambda file: file.write(lines.encode()))
+        write_whole(out / "log.jsonl", lines)
         state = {name: part.state_dict() for name, part in self.parts.items()}
         write_whole(out / "checkpoint.pt", lambda file: torch.save({**state, "log": log}, file))
 
