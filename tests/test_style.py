@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import importlib.util
 import subprocess
+import sys
 
 import pytest
 from conftest import HERE
@@ -14,8 +15,8 @@ from conftest import HERE
 )
 def test_the_code_is_clean(command):
     """What `nox -s lint types` runs."""
-    if not shutil.which(command[0]):
+    if importlib.util.find_spec(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed; pip install -e '.[dev]'")
-    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", *command], cwd=HERE.parent, capture_output=True, text=True)
 
     assert done.returncode == 0, done.stdout + done.stderr
