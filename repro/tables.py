@@ -17,8 +17,8 @@ from .printed import parse
 from .reader import Where, check, line_of, near, read
 
 _HERE = Path(__file__).resolve().parent
-# The folder beside the package in a clone, the copy inside the package when installed from a wheel.
-ROOT = next((p for p in (_HERE.parent / "tables", _HERE / "_tables") if p.is_dir()), _HERE / "_tables")
+# The copy inside the package when installed from a wheel, the folder beside it in a clone.
+ROOT = next((p for p in (_HERE / "_tables", _HERE.parent / "tables") if p.is_dir()), _HERE / "_tables")
 
 
 @dataclass(frozen=True)
