@@ -36,7 +36,7 @@ FORBIDDEN = {
     "executors": ("tables", "judge"),
     "report": ("torch",),
 }  # fmt: skip
-ONLY_IMPORTERS = {"mlflow": {"tracking"}, "rich": {"report", "cli"}, "matplotlib": {"report"}}
+ONLY_IMPORTERS = {"mlflow": {"tracking"}, "rich": {"report"}, "matplotlib": {"report"}}
 
 
 def room(path: Path) -> str:

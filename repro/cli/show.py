@@ -60,10 +60,6 @@ def _why(run: Run, job: Any) -> str:
 
 def show_claims(word: str, as_json: bool) -> int:
     """The table as printed, every decimal kept, and its relations."""
-    from rich import box
-    from rich.table import Table as Grid
-    from rich.text import Text
-
     reader = Claims("full")
     paths = find([word])
     if as_json:
@@ -85,22 +81,7 @@ def show_claims(word: str, as_json: bool) -> int:
         return OK
     out = terminal.console()
     for table in map(reader.table, paths):
-        out.print(Text(f"\n{table.name}: {table.title} ({table.paper.source}, {table.where})", "bold"))
-        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for head in ("", *(c.get("label", k) for k, c in table.columns.items()), "how it was measured"):
-            grid.add_column(head)
-        for key, row in table.rows.items():
-            cell = reader.cell(table, key, next(iter(table.columns)))
-            how = "; ".join(str(s.build) + (f" {s.recipe}" if s.recipe else "") for e in cell.systems for s in e)
-            protocol = row.get("protocol") or table.defaults.get("protocol") or []
-            how += f"; {' and '.join(protocol)}" if how and protocol and cell.kind == "metric" else ""
-            values = [row["values"].get(c, {}).get("printed", "-") for c in table.columns]
-            grid.add_row(*(Text(t) for t in (row.get("label", key), *values, how or row.get("missing", ""))))
-        out.print(grid)
-        if table.note:
-            out.print(Text(f"note: {table.note}", "dim"))
-        for relation in reader.relations(table):
-            out.print(Text(f"  {relation.id}: {relation.text} ({relation.where})"))
+        terminal.show_printed(out, reader, table)
     return OK
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from ..claims import Claims
 from ..pipeline import Report
 from ..schema import VERDICTS, RelationVerdict, Verdict
 from ..tables import Table
@@ -181,3 +182,23 @@ def sentence(report: Report) -> str:
             noun = what if total > 1 else what.removesuffix("s")
             parts.append(f"{total} {noun}: " + ", ".join(f"{n} {v}" for v, n in of.items()))
     return "; ".join(parts) or "nothing was selected"
+
+
+def show_printed(out: Console, reader: Claims, table: Table) -> None:
+    """A table as the paper prints it, every decimal kept, with how each row would be measured."""
+    out.print(Text(f"\n{table.name}: {table.title} ({table.paper.source}, {table.where})", "bold"))
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for head in ("", *(c.get("label", k) for k, c in table.columns.items()), "how it was measured"):
+        grid.add_column(head)
+    for key, row in table.rows.items():
+        cell = reader.cell(table, key, next(iter(table.columns)))
+        how = "; ".join(f"{s.build} {s.recipe}".strip() for e in cell.systems for s in e)
+        protocol = row.get("protocol") or table.defaults.get("protocol") or []
+        how += f"; {' and '.join(protocol)}" if how and protocol and cell.kind == "metric" else ""
+        values = [row["values"].get(c, {}).get("printed", "-") for c in table.columns]
+        grid.add_row(*(Text(t) for t in (row.get("label", key), *values, how or row.get("missing", ""))))
+    out.print(grid)
+    if table.note:
+        out.print(Text(f"note: {table.note}", "dim"))
+    for relation in reader.relations(table):
+        out.print(Text(f"  {relation.id}: {relation.text} ({relation.where})"))
