@@ -91,7 +91,7 @@ class Run:
 
     def has(self, kind: str, digest: str) -> bool:
         """Whether a sound record is there; scores of other weights than the store's are void."""
-        record = self.store.read(kind, digest) if self.store.has(kind, digest) else None
+        record = self.store.read(kind, digest)
         if record is None:
             return False
         paths = [self.store.file(record, name) for name in record.files]

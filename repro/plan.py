@@ -81,6 +81,7 @@ class Planner:
     facts: Callable[[str], Mapping[str, Any] | None]
     seeds: Sequence[int] = (0,)
     plan: Plan = field(default_factory=Plan)
+    _recipes: dict[tuple[str, str], tuple[dict[str, Any], Start | None]] = field(default_factory=dict)
 
     def add(self, table: Table, cell: Cell) -> None:
         """Plan what measures a cell; a cell with a reason not to be measured adds nothing."""
@@ -101,7 +102,10 @@ class Planner:
             ]
 
     def _recipe(self, table: Table, name: str) -> tuple[dict[str, Any], Start | None]:
-        return recipes.resolve(table.paper, name, self.claims.scale, self.claims.overrides)
+        key = table.paper.file, name
+        if key not in self._recipes:
+            self._recipes[key] = recipes.resolve(table.paper, name, self.claims.scale, self.claims.overrides)
+        return self._recipes[key]
 
     def _sets(self, table: Table, system: System) -> list[str]:
         recipe, _ = self._recipe(table, system.recipe)

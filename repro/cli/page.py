@@ -68,7 +68,7 @@ def _row(
         environment={k: str(v) for k, v in environment.items() if v},
         datasets=tuple(dict.fromkeys(datasets)),
         curve=tuple(curve),
-        files=tuple(run.store.file(r, "json").with_name(f"{r.digest}.json") for r in records),
+        files=tuple(run.store.file(r, "json") for r in records),
         git=str(environment.get("revision", "")),
         created=last.created if last else 0.0,
         seconds=sum(r.seconds for r in records),
