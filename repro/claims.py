@@ -19,6 +19,9 @@ from .schema import KINDS, QUANTITIES, Build, Cell, Claim, Relation, System
 from .tables import Table
 
 Key = tuple[str, str, str]
+# What a cell must say, one of these, before a claim of that kind can be measured.
+_NEEDS = {"static": ("build", "nets"), "metric": ("recipe", "nets"), "setting": ("setting",)}
+_EXTRA = ("stage", "as_", "without", "setting", "margin")
 _TESTS = ("less", "not_better", "falls")
 
 
@@ -65,6 +68,8 @@ class Claims:
         quantity = settings.get("quantity", "")
         kind, unit, _ = QUANTITIES.get(quantity, ("", "", ""))
         kind, unit = settings.get("kind", kind), settings.get("unit", unit)
+        if kind in table.paper.missing and not any(need in settings for need in _NEEDS.get(kind, ())):
+            settings.setdefault("missing", table.paper.missing[kind])
         if kind == "metric" and self.scale == "proxy" and table.paper.proxy is None:
             settings.setdefault("missing", f"{table.paper.file} states no proxy; --scale full measures it")
         if kind not in KINDS or (quantity not in QUANTITIES and "missing" not in settings):
@@ -79,7 +84,7 @@ class Claims:
                 systems = self._systems(table, settings)
                 if claim and not systems:
                     raise ReproError("values need a `build:` (vgg:D), `nets:`, or `missing:` with the reason")
-        extra: dict[str, Any] = {k: settings[k] for k in ("stage", "setting", "margin") if k in settings}
+        extra: dict[str, Any] = {k: settings[k] for k in _EXTRA if k in settings}
         return Cell(table.name, row, column, claim, quantity, kind, unit, systems, extra)
 
     def _systems(self, table: Table, settings: Mapping[str, Any]) -> tuple[tuple[System, ...], ...]:
@@ -215,7 +220,7 @@ def _claim(table: Table, row: str, column: str, settings: Mapping[str, Any]) -> 
     line = table.line("rows", row, "values", column)
     if line == table.line("rows", row):  # a list of values has no key for each
         line = table.line("rows", row, "values")
-    words_may_stand = kind == "setting" or settings["quantity"] == "composition"
+    words_may_stand = kind == "setting" or settings["quantity"] in ("composition", "shape")
     numeric = settings["quantity"] in QUANTITIES and not words_may_stand
     with _placed(table.file, lambda message: line, f"{row} | {column}: "):
         printed = parse(means or text, settings.get("digits"), numeric=numeric, unit=settings["unit"])

@@ -42,6 +42,8 @@ class Settings(Net):
     kind: str | None = None
     setting: str | None = None
     stage: str | None = None
+    as_: str | None = None
+    without: Words | None = None
     means: str | None = None
     digits: int | None = None
     missing: str | None = None
@@ -52,6 +54,8 @@ class Settings(Net):
     nets: list[str | Net] | None = None
     margin: float | None = None
     input: int | None = None
+
+    model_config = ConfigDict(extra="forbid", alias_generator=lambda name: name.rstrip("_"))
 
 
 class Value(Settings):
@@ -162,5 +166,6 @@ class PaperModel(_Model):
     source: str
     title: str = ""
     defaults: Settings = Settings()
+    missing: dict[str, str] = {}
     recipes: dict[str, dict[str, Any]] = {}
     proxy: Proxy | None = None

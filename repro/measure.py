@@ -1,16 +1,23 @@
-"""A build to what can be counted without data: parameters, multiply-adds, layers.
+"""A build to what can be counted without data: parameters, multiply-adds, layers, shapes, fields, by stage.
 
-Convention: one multiply-add is one; those of convolutions and fully connected layers for one image are counted,
-and nothing of biases, normalisation, activations and pooling. Papers print this number and mostly call it FLOPs.
+Convention: one multiply-add is one; those of convolutions, fully connected layers and attention for one image
+are counted, and nothing of biases, normalisation, activations and pooling. Papers print this number and mostly
+call it FLOPs. A stage is a submodule by its name; the net itself is the stage "".
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import architectures
@@ -18,61 +25,203 @@ from .errors import JobError
 from .schema import Build
 
 TOLERANCE = 0.001  # of the larger, between the two counts
+TRACED = 25_000_000_000  # multiply-adds of the largest net that fvcore is given: it has to run it
+_WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+_SIDE = ("shortcut", "downsample", "se", "aux1", "aux2")  # beside the path: no layers of a block as papers print it
 # Modules, by class name, that normalise by way of a convolution: no layer, so left out of the count.
 _NORMALISATIONS = ("LRN",)
 _FVCORE_OPERATORS = ("conv", "linear", "addmm", "matmul", "bmm", "einsum")
 
 
 def measure(build: Build, input: int) -> dict[str, Any]:
-    """Counts of a build for one RGB image of `input` x `input` pixels, as plain data.
+    """Counts of a build for one image of `input` x `input` pixels, as plain data.
 
-    Keys: `params` (trainable), `macs` and `macs_fvcore` (multiply-adds by two counters), `layers` (weight layers)
-    and `composition` (by stage, in the notation of VGG Table 1; pooling is left out). The net is on the meta device,
-    without memory for its weights. Raises ReproError for an unknown build, JobError where it does not run at that
-    input or the two counters disagree.
+    Keys: `stages`, by the name of each submodule, "" being the net; `macs_fvcore`, multiply-adds by a second
+    counter, None for the largest nets; `causes`, what fvcore leaves out, by the reason. The keys of
+    a stage are those of `_stages`. The net is on the meta device, without memory for its weights. Raises
+    ReproError for an unknown build, JobError where it does not run at that input or the two counters disagree.
     """
     with torch.device("meta"):
         net = architectures.make(build).eval()
-        image = torch.empty(1, 3, input, input)
+        example = architectures.example(net, input)
+    paths, fused = _Paths(net), _Fused()
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            net(image)
-    except RuntimeError as e:
+        with (
+            patch.object(nn.functional, "scaled_dot_product_attention", fused),
+            FlopCounterMode(display=False) as counter,
+            torch.no_grad(),
+            paths,
+        ):
+            net(example)
+    except (RuntimeError, AssertionError, ValueError) as e:
         raise JobError(f"{build} does not run on an input of {input} x {input}: {e}", final=True) from e
-    by_module = {name.partition(".")[2]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
-    operations = counter.get_total_flops() - sum(by_module.get(name, 0) for name in _normalisations(net))
-    macs, macs_fvcore = operations // 2, cross_check(build, input)
-    agree(build, macs, macs_fvcore)
-    return {
-        "params": sum(p.numel() for p in net.parameters() if p.requires_grad),
-        "macs": macs,
-        "macs_fvcore": macs_fvcore,
-        "layers": sum(isinstance(m, nn.Conv2d | nn.Linear) for m in net.modules()),
-        "composition": _composition(net),
-    }
+    finally:
+        for hook in paths.hooks:
+            hook.remove()
+    flops = {name.partition(".")[2]: ops for name, ops in counter.get_flop_counts().items() if name != "Global"}
+    flops[""] = counter.get_flop_counts()["Global"]
+    macs = {name: sum(ops.values()) // 2 for name, ops in flops.items()}
+    for name in _normalisations(net):
+        for above in _above(name):
+            macs[above] -= macs.get(name, 0) if above != name else 0
+        macs[name] = 0
+    stages = _stages(net, macs, paths.seen)
+    if macs[""] > TRACED:
+        return {"macs_fvcore": None, "causes": {"too large to be run by fvcore": macs[""]}, "stages": stages}
+    macs_fvcore = cross_check(net, input)
+    agree(build, macs[""], macs_fvcore + fused.macs)
+    causes = {"fvcore does not count scaled_dot_product_attention": fused.macs} if fused.macs else {}
+    return {"macs_fvcore": macs_fvcore, "causes": causes, "stages": stages}
 
 
-def cross_check(build: Build, input: int) -> int:
+class _Fused:
+    """Stands in for torch's scaled dot-product attention, and adds up the multiply-adds of its two products."""
+
+    def __init__(self) -> None:
+        self.macs, self._attend = 0, nn.functional.scaled_dot_product_attention
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        rows, keys = query.numel() // query.shape[-1], key.shape[-2]
+        self.macs += rows * keys * (query.shape[-1] + value.shape[-1])
+        return self._attend(query, key, value, *args, **kwargs)
+
+
+class _Paths(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows each tensor from the input: weight layers on the longest path to it, its receptive field, its stride.
+
+    A field grows by (kernel - 1) * dilation * stride so far at each convolution and pooling, the largest of
+    several inputs counts. `seen` holds, for each stage, what its first call gave out.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: dict[str, dict[str, Any]] = {}
+        self._begun: dict[str, int] = {}
+        self.hooks = []
+        for name, module in net.named_modules():
+            self.hooks.append(module.register_forward_pre_hook(self._before(name)))
+            self.hooks.append(module.register_forward_hook(self._after(name)))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        layers, field, jump = _reach(args)
+        name = func.overloadpacket.__name__
+        if name == "convolution" and not args[6]:
+            kernel, stride, dilation = args[1].shape[2:], args[3], args[5]
+            field, jump = field + (kernel[0] - 1) * dilation[0] * jump, jump * stride[0]
+        elif name in ("max_pool2d_with_indices", "avg_pool2d"):
+            kernel, stride = args[1], args[2] if len(args) > 2 and args[2] else args[1]
+            field, jump = field + (kernel[0] - 1) * jump, jump * stride[0]
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                tensor._reach = (layers, field, jump)  # type: ignore[attr-defined]
+        return out
+
+    def _before(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any) -> None:
+            self._begun.setdefault(name, _reach(args)[0])
+
+        return hook
+
+    def _after(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, out: Any) -> None:
+            tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+            if not tensors:
+                return
+            layers, field, jump = _reach(tensors)
+            if isinstance(module, _WEIGHTED):
+                layers = _reach(args)[0] + 1
+                tensors[0]._reach = (layers, field, jump)  # type: ignore[attr-defined]
+            output, more = list(tensors[0].shape[1:]), layers - self._begun[name]
+            self.seen.setdefault(name, {"output": output, "field": field, "jump": jump, "layers": more})
+
+        return hook
+
+
+def _reach(values: Any) -> tuple[int, int, int]:
+    """The farthest of the tensors in `values`: weight layers, receptive field and stride, in pixels."""
+    found = [t._reach for t in tree_leaves(values) if isinstance(t, Tensor) and hasattr(t, "_reach")]
+    layers, fields, jumps = zip(*found, strict=True) if found else ((0,), (1,), (1,))
+    return max(layers), max(fields), max(jumps)
+
+
+def _stages(net: nn.Module, macs: Mapping[str, int], seen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """For each submodule what is counted of it; a key that is zero or empty is left out.
+
+    `params` (trainable), of which `biases` and `norms` (scale and shift); `macs`; `layers` (weight layers on the
+    longest path); `weighted` (all weight layers); `neurons` (outputs of weight layers); `blocks` (children);
+    `output` (shape without the batch); `field` and `jump` (receptive field and stride against the input, pixels);
+    `composition` (weight layers in the notation of VGG Table 1); whole-number attributes of the module, such as
+    `kernel`, `stride`, `groups`, `num_heads`.
+    """
+    stages: dict[str, dict[str, Any]] = {}
+    for name, module in net.named_modules():
+        stages[name] = {
+            **dict.fromkeys(("params", "biases", "norms", "weighted", "neurons"), 0),
+            "macs": macs.get(name, 0),
+            "blocks": len(list(module.children())),
+            **seen.get(name, {}),
+            "composition": _composition(module),
+            **_attributes(module),
+        }
+    counted: set[int] = set()
+    for name, module in net.named_modules():
+        for key, p in module.named_parameters(recurse=False):
+            if not p.requires_grad or id(p) in counted:
+                continue
+            counted.add(id(p))
+            kind = "norms" if isinstance(module, _NORMS) else "biases" if key.endswith("bias") else ""
+            for above in _above(name):
+                stages[above]["params"] += p.numel()
+                if kind:
+                    stages[above][kind] += p.numel()
+        if isinstance(module, _WEIGHTED):
+            for above in _above(name):
+                stages[above]["weighted"] += 1
+                stages[above]["neurons"] += math.prod(seen[name]["output"]) if name in seen else 0
+    return {name: {k: v for k, v in stage.items() if v not in (0, "")} for name, stage in stages.items()}
+
+
+def _above(name: str) -> Iterator[str]:
+    """A submodule's name and those of all that hold it, up to the net's own, ""."""
+    yield name
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
+def _attributes(module: nn.Module) -> dict[str, int]:
+    """Whole-number attributes; a square kernel or stride as its side, called `kernel` and `stride`."""
+    out = {}
+    for key, value in vars(module).items():
+        if isinstance(value, tuple) and value and all(v == value[0] for v in value):
+            value = value[0]
+        if isinstance(value, int) and not isinstance(value, bool) and not key.startswith("_"):
+            out["kernel" if key == "kernel_size" else key] = value
+    return out
+
+
+def cross_check(net: nn.Module, input: int) -> int:
     """fvcore's count of multiply-adds in convolutions and fully connected layers, for one image.
 
-    fvcore cannot trace meta tensors, so the net runs once on the CPU. Counts follow from shapes alone: each
-    weight is one zero expanded to its shape, which saves the memory.
+    fvcore cannot trace meta tensors, so `net` runs once on the CPU. Counts follow from shapes alone: each
+    weight becomes one zero expanded to its shape, which saves the memory.
     """
-    with torch.device("meta"):
-        net = architectures.make(build).eval()
     for module in net.modules():
         for name, t in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             zeros = torch.zeros((), dtype=t.dtype).expand(t.shape)
             setattr(module, name, nn.Parameter(zeros, False) if isinstance(t, nn.Parameter) else zeros)
+    torch.backends.mha.set_fastpath_enabled(False)  # one fused operator, of which fvcore sees nothing
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch has deprecated the tracer that fvcore is written for
         from fvcore.nn import FlopCountAnalysis
 
-        analysis = FlopCountAnalysis(net, torch.zeros(1, 3, input, input))
-        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        analysis = FlopCountAnalysis(net, architectures.example(net, input))
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         by_module = analysis.by_module_and_operator()
     found = {name: sum(ops[op] for op in _FVCORE_OPERATORS if op in ops) for name, ops in by_module.items()}
-    return int(found[""] - sum(found[name] for name in _normalisations(net)))
+    return int(found[""] - sum(found.get(name, 0) for name in _normalisations(net)))
 
 
 def agree(build: Build, macs: int, macs_fvcore: int) -> None:
@@ -85,23 +234,25 @@ def _normalisations(net: nn.Module) -> list[str]:
     return [name for name, module in net.named_modules() if type(module).__name__ in _NORMALISATIONS]
 
 
-def _composition(net: nn.Module) -> dict[str, list[str]]:
-    """The layers of each named child of `features` and `classifier`, or of the net itself, that holds some."""
-    parts = [part for part in (getattr(net, "features", None), getattr(net, "classifier", None)) if part is not None]
-    words = {name: _words(child) for part in parts or [net] for name, child in part.named_children()}
-    return {name: found for name, found in words.items() if found}
+def _composition(module: nn.Module) -> str:
+    """The weight layers of a stage in the notation of VGG, arXiv 1409.1556v6, Table 1; equal blocks as [...]x3.
 
-
-def _words(stage: nn.Module) -> list[str]:
-    """The layers of a stage in the notation of VGG, arXiv 1409.1556v6, Table 1: conv<side>-<channels>, FC-<outputs>."""
+    conv<side>-<channels>, FC-<outputs>, g<groups> after a grouped convolution; side branches are left out.
+    """
+    if isinstance(module, nn.modules.conv._ConvNd):
+        sides = list(dict.fromkeys(module.kernel_size))
+        groups = f"g{module.groups}" if module.groups > 1 else ""
+        return f"conv{'x'.join(map(str, sides))}-{module.out_channels}{groups}"
+    if isinstance(module, nn.Linear):
+        return f"FC-{module.out_features}"
+    if type(module).__name__ in _NORMALISATIONS:
+        return type(module).__name__
+    found = [(c, text) for n, c in module.named_children() if n not in _SIDE and (text := _composition(c))]
     words = []
-    for module in stage.modules():
-        if isinstance(module, nn.Conv2d):
-            height, width = module.kernel_size
-            side = f"{height}" if height == width else f"{height}x{width}"
-            words.append(f"conv{side}-{module.out_channels}")
-        elif isinstance(module, nn.Linear):
-            words.append(f"FC-{module.out_features}")
-        elif type(module).__name__ in _NORMALISATIONS:
-            words.append(type(module).__name__)
-    return words
+    for text, group in itertools.groupby(found, lambda pair: pair[1]):
+        members = list(group)
+        if len(members) > 1 and any(True for _ in members[0][0].children()):
+            words.append(f"[{text}]x{len(members)}")
+        else:
+            words += [text] * len(members)
+    return " ".join(words)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from . import data, judge, tables
+from .architectures import own_source
 from .claims import Claims
 from .errors import JobError, ReproError
 from .execution import Progress, execute
 from .plan import Plan, Planner
 from .reader import near
 from .results import Results
-from .schema import KINDS, Cell, Relation, RelationVerdict, Verdict
+from .schema import KINDS, Build, Cell, Relation, RelationVerdict, Verdict
 from .store import Store
 from .tables import Table
 
@@ -137,6 +138,9 @@ def prepare(options: Options, make_data: bool, say: Callable[[str], None]) -> Ru
     for selection in selected:
         for cell in [*selection.cells, *selection.sides]:
             planner.add(claims.named(cell.table), cell)
+    for build in sorted({str(j.spec["build"]) for j in planner.plan.jobs.values()}):
+        if build.startswith("py:"):
+            say(f"{build}: this runs the code of {own_source(Build.parse(build))}")
     blocked = planner.plan.blocked
     for key, reason in blocked.items():
         blocked[key] = reasons.get(reason.removesuffix(" is not here"), reason)

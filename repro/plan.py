@@ -11,7 +11,7 @@ from . import recipes
 from .claims import Claims
 from .errors import ReproError
 from .fields import Start
-from .provenance import NUMERICS, digest, source_digest, version
+from .provenance import NUMERICS, digest, source_of, version
 from .schema import Build, Cell, Job, System, ViewSet
 from .tables import Table
 
@@ -115,7 +115,7 @@ class Planner:
         spec = {
             "build": str(system.build),
             "input": system.input,
-            "source": source_digest(system.build.family),
+            "source": source_of(system.build),
             "numerics": NUMERICS["measure"],
         }
         return self._job("measure", f"count {system.build}", spec, 2.0)
@@ -130,7 +130,7 @@ class Planner:
             "S": list(system.S),
             "copy": start.copy_ if start else [],
             "images": IMAGES.get(recipe["dataset"], 0),
-            "source": source_digest(system.build.family),
+            "source": source_of(system.build),
             "numerics": NUMERICS["settings"],
         }
         return self._job("settings", f"settings {system.build} {system.recipe}", spec, 1.0)
@@ -165,7 +165,7 @@ class Planner:
             "data": {n: f.get("fingerprint") for n, f in facts.items()},
             "parent": parent,
             "copy": start.copy_ if start else [],
-            "source": source_digest(build.family),
+            "source": source_of(build),
             "numerics": NUMERICS["train"],
         }
         cost = recipe["epochs"] * data.get("images", 0) * 6e-4

@@ -13,10 +13,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .architectures import LIBRARIES, own_source
+from .schema import Build
+
 _HERE = Path(__file__).resolve().parent
 
 # Raised by hand when the values that a room computes change; part of the identity of its records.
-NUMERICS = {"measure": 1, "settings": 1, "train": 1, "evaluate": 1}
+NUMERICS = {"measure": 2, "settings": 1, "train": 1, "evaluate": 1}
 
 
 def digest(data: Any) -> str:
@@ -31,20 +34,31 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def source_of(build: Build) -> str:
+    """What a net's source counts as: a library by its version, else the digest of the module that makes it."""
+    if build.family in LIBRARIES:
+        return f"{build.family} {version(build.family)}"
+    if build.family == "py":
+        return source_digest(own_source(build))
+    return source_digest(_HERE / "architectures" / f"{build.family}.py")
+
+
 @cache
-def source_digest(family: str) -> str:
-    """Digest of a family's module and of what it imports beside it, without comments and docstrings."""
+def source_digest(file: Path) -> str:
+    """Digest of a module and of what it imports from beside it, without comments and docstrings."""
     seen: dict[str, str] = {}
-    waiting = [family]
+    waiting = [file.stem]
     while waiting:
         name = waiting.pop()
-        path = _HERE / "architectures" / f"{name}.py"
+        path = file.with_name(f"{name}.py")
         if name in seen or not path.is_file():
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.level == 1:
-                waiting += [node.module] if node.module else [alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom):
+                waiting += [node.module.rpartition(".")[2]] if node.module else [a.name for a in node.names]
+            elif isinstance(node, ast.Import):
+                waiting += [alias.name.rpartition(".")[2] for alias in node.names]
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
                 node.body = node.body[1:]
         seen[name] = ast.dump(tree)

@@ -135,11 +135,52 @@ def _count(cell: Cell, numbers: Mapping[str, Any]) -> Any:
     if cell.kind == "setting":
         value = numbers.get(cell.extra.get("setting", ""))
         return ", ".join(map(str, value)) if isinstance(value, list) else value
+    stages = [_stage(numbers["stages"], name) for name in cell.extra.get("stage", "").split() or [""]]
+    if any(stage is None for stage in stages):
+        return None
+    value = _counted_of(cell, stages, numbers["stages"])  # type: ignore[arg-type]
+    return value if value is None or isinstance(value, str) else Decimal(value) / UNITS.get(cell.unit, Decimal(1))
+
+
+def _stage(stages: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
+    """A stage by its name, or by the end of it where only one name ends so (`block1` for `features.block1`)."""
+    if name in stages:
+        return stages[name]
+    found = [n for n in stages if n.endswith(f".{name}")]
+    return stages[found[0]] if len(found) == 1 else None
+
+
+def _counted_of(cell: Cell, stages: Sequence[Mapping[str, Any]], all_: Mapping[str, Any]) -> int | str | None:
+    """What a cell's quantity is of its stages: the sum of counts, the last one's shape, the words of all."""
+    last = stages[-1]
+    output = last.get("output") or [0]
+    channels = output[0] if len(output) != 2 else output[1]  # (C, H, W), or (tokens, C)
     if cell.quantity == "composition":
-        layers = numbers["composition"].get(cell.extra.get("stage", ""))
-        return None if layers is None else " ".join(layers)
-    value = numbers.get(cell.quantity)
-    return None if value is None else Decimal(value) / UNITS.get(cell.unit, Decimal(1))
+        return " ".join(stage.get("composition", "") for stage in stages)
+    if cell.quantity == "shape":
+        height, width = output[-2:] if len(output) == 3 else (1, 1)
+        known = {**last, "channels": channels, "height": height, "width": width, "tokens": output[0]}
+        try:
+            return str(cell.extra.get("as_", "{height}×{width}×{channels}")).format_map(known)
+        except (KeyError, ValueError):
+            return None
+    if cell.quantity in ("channels", "receptive_field", "stride"):
+        geometry: dict[str, int | None] = {
+            "channels": channels,
+            "receptive_field": last.get("field"),
+            "stride": last.get("jump"),
+        }
+        return geometry[cell.quantity]
+    key, factor = ("macs", 2) if cell.quantity == "flops" else (cell.quantity, 1)
+    total: int = sum(stage.get(key, 0) for stage in stages)
+    for name in cell.extra.get("without", ()):
+        if name in ("biases", "norms"):
+            total -= sum(stage.get(name, 0) for stage in stages) if key == "params" else 0
+        elif (left_out := _stage(all_, name)) is not None:
+            total -= left_out.get(key, 0)
+        else:
+            return None
+    return total * factor
 
 
 def _index_farthest(cell: Cell, values: Sequence[Any]) -> int:

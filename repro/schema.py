@@ -27,7 +27,15 @@ KINDS = ("static", "metric", "relation", "speed", "setting")
 QUANTITIES: dict[str, tuple[str, str, str]] = {
     "params": ("static", "M", "measure"),
     "macs": ("static", "G", "measure"),
-    "layers": ("static", "count", "measure"),
+    "flops": ("static", "G", "measure"),  # two operations for a multiply-add
+    "layers": ("static", "count", "measure"),  # weight layers on the longest path
+    "weighted": ("static", "count", "measure"),  # all weight layers
+    "neurons": ("static", "count", "measure"),
+    "blocks": ("static", "count", "measure"),
+    "channels": ("static", "count", "measure"),
+    "receptive_field": ("static", "count", "measure"),
+    "stride": ("static", "count", "measure"),  # of a stage's output against the input
+    "shape": ("static", "shape", "measure"),  # any counts of a stage, written as the paper writes them
     "composition": ("static", "shape", "measure"),
     "top1_error": ("metric", "%", "evaluate"),
     "top5_error": ("metric", "%", "evaluate"),
@@ -37,7 +45,10 @@ QUANTITIES: dict[str, tuple[str, str, str]] = {
 }
 
 # How many of one unit make one: a count in `M` is divided by 1e6 before it meets its claim.
-UNITS: dict[str, Decimal] = {"K": Decimal(10) ** 3, "M": Decimal(10) ** 6, "G": Decimal(10) ** 9, "B": Decimal(10) ** 9}
+UNITS: dict[str, Decimal] = {
+    **{unit: Decimal(10) ** power for unit, power in {"K": 3, "M": 6, "G": 9, "B": 9, "T": 12}.items()},
+    **{f"1e{power}": Decimal(10) ** power for power in range(1, 30)},
+}
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class Paper:
     source: str
     title: str
     defaults: Mapping[str, Any]
+    missing: Mapping[str, str]  # why a claim of a kind is not measured, where its cell does not say how
     recipes: Mapping[str, Mapping[str, Any]]
     proxy: Proxy | None
     lines: Mapping[Where, int]
@@ -61,11 +62,12 @@ def load_paper(folder: Path) -> Paper:
     """`paper.yaml` of a folder; a table that stands alone has an empty paper."""
     path = folder / "paper.yaml"
     if not path.is_file():
-        return Paper(folder.name, str(path), "", "", {}, {}, None, {})
+        return Paper(folder.name, str(path), "", "", {}, {}, {}, None, {})
     data, lines = read(path)
     model = check(PaperModel, data, str(path), lines)
     defaults = model.defaults.model_dump(exclude_unset=True)
-    return Paper(folder.name, str(path), model.source, model.title, defaults, model.recipes, model.proxy, lines)
+    kinds = model.missing, model.recipes, model.proxy
+    return Paper(folder.name, str(path), model.source, model.title, defaults, *kinds, lines)
 
 
 def load(path: Path) -> Table:
@@ -198,6 +200,9 @@ def find(words: Sequence[str], root: Path | None = None) -> list[Path]:
         if not hits:
             words_known = {part for n in known for part in (n, *n.split("/"))}
             raise ReproError(f"no table is called {word!r}{near(word, words_known)} `repro list` shows all.")
+        if len(hits) > 1 and word not in {n.split("/")[0] for n in known}:
+            # A short name that several papers have is that of the one paper that can be run on a proxy.
+            hits = [h for h in hits if load_paper(h.parent).proxy] or hits
         if len(hits) > 1 and word not in {n.split("/")[0] for n in known}:
             raise ReproError(f"{word!r} may be {', '.join(f'{h.parent.name}/{h.stem}' for h in hits)}; say which")
         found.update(dict.fromkeys(hits))

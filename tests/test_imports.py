@@ -14,7 +14,7 @@ HEAVY = ("torch", "torchvision", "timm", "mlflow", "pandas", "fvcore", "sklearn"
 
 # Rooms in the order of DESIGN: a module imports of ours only what stands above it.
 ORDER = [
-    "errors", "files", "schema", "printed", "stats", "protocols", "provenance", "architectures", "reader", "fields",
+    "errors", "files", "schema", "printed", "stats", "protocols", "architectures", "provenance", "reader", "fields",
     "tables", "recipes", "claims", "plan",
     "relations", "judge", "data", "train", "evaluate", "measure", "work", "store", "results",
     "tracking", "executors", "execution", "pipeline", "doctor", "report", "cli",

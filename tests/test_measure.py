@@ -44,7 +44,7 @@ def test_three_ways_to_count_agree_to_the_unit(net):
     build = Build.parse("vgg:" + net + PROXY)
     found = measure(build, 32)
 
-    assert found["macs"] == found["macs_fvcore"] == counted_by_hand(build, 32)
+    assert found["stages"][""]["macs"] == found["macs_fvcore"] == counted_by_hand(build, 32)
 
 
 @pytest.mark.parametrize(
@@ -63,24 +63,22 @@ def test_multiply_adds_at_the_papers_size_are_pinned(net, macs):
     """At 224, one multiply-add counted as one, for the nets as the paper has them."""
     build = Build.parse("vgg:" + net)
 
-    assert measure(build, 224)["macs"] == macs == counted_by_hand(build, 224)
+    assert measure(build, 224)["stages"][""]["macs"] == macs == counted_by_hand(build, 224)
 
 
 def test_all_that_is_counted_of_c():
     """Layers and their notation are those of Table 1, with nothing but plain data in the answer."""
     found = measure(Build.parse("vgg:C"), 224)
+    net, stages = found["stages"][""], found["stages"]
 
-    assert (found["params"], found["layers"]) == (133638952, 16)
-    assert found["composition"] == {
-        "block1": ["conv3-64", "conv3-64"],
-        "block2": ["conv3-128", "conv3-128"],
-        "block3": ["conv3-256", "conv3-256", "conv1-256"],
-        "block4": ["conv3-512", "conv3-512", "conv1-512"],
-        "block5": ["conv3-512", "conv3-512", "conv1-512"],
-        "fc6": ["FC-4096"],
-        "fc7": ["FC-4096"],
-        "fc8": ["FC-1000"],
-    }
+    assert (net["params"], net["layers"], net["weighted"]) == (133638952, 16, 16)
+    assert net["biases"] == 2 * (64 + 128) + 3 * 256 + 6 * 512 + 2 * 4096 + 1000
+    assert stages["features.block3"]["composition"] == "conv3-256 conv3-256 conv1-256"
+    assert stages["features.block4"]["output"] == [512, 14, 14]
+    assert stages["features.block1"]["field"] == 6  # two 3x3 see 5 pixels, the pooling one more
+    assert stages["features.block5"]["jump"] == 32
+    assert stages["classifier.fc6"]["params"] == 7 * 7 * 512 * 4096 + 4096
+    assert sum(stage["macs"] for name, stage in stages.items() if name.count(".") == 1 and "macs" in stage) == net["macs"]
     assert json.loads(json.dumps(found)) == found
 
 
@@ -88,16 +86,17 @@ def test_normalisation_stands_in_the_composition_and_is_no_layer():
     """A-LRN has A's layers and counts, and LRN where Table 1 prints it."""
     plain, normalised = (measure(Build.parse(f"vgg:{net}{PROXY}"), 32) for net in ("A", "A-LRN"))
 
-    assert normalised["composition"]["block1"] == ["conv3-8", "LRN"]
-    assert {**normalised, "composition": None} == {**plain, "composition": None}
+    assert normalised["stages"]["features.block1"].pop("composition") == "conv3-8 LRN"
+    for key in ("params", "macs", "layers", "neurons", "field"):
+        assert normalised["stages"][""][key] == plain["stages"][""][key]
 
 
 def test_the_shallow_net_has_one_large_filter_for_each_pair():
     """B with 5x5 filters has five convolutions, as Section 4.1 says."""
     found = measure(Build.parse("vgg:B+filters=5x5" + PROXY), 32)
 
-    assert found["layers"] == 5 + 3
-    assert found["composition"]["block2"] == ["conv5-16"]
+    assert found["stages"][""]["layers"] == 5 + 3
+    assert found["stages"]["features.block2"]["composition"] == "conv5-16"
 
 
 def test_counts_that_disagree_are_a_failed_job():
@@ -132,4 +131,56 @@ def test_the_cross_check_does_not_depend_on_the_weights_being_there():
     real.unsupported_ops_warnings(False)
     by_operator = real.by_operator()
 
-    assert cross_check(build, 32) == by_operator["conv"] + by_operator["linear"]
+    with torch.device("meta"):
+        net = architectures.make(build).eval()
+    assert cross_check(net, 32) == by_operator["conv"] + by_operator["linear"]
+
+
+class Branches(nn.Module):
+    """A block of two paths, a 1x1 and two 3x3 of stride 2 behind a pooling, and a head with attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.short = nn.Conv2d(3, 8, 1, stride=4, bias=False)
+        self.long = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1))
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.short(x) + self.long(self.pool(x))
+        tokens = x.flatten(2).transpose(1, 2)
+        return self.fc(self.attend(tokens, tokens, tokens, need_weights=False)[0].mean(1))
+
+
+def test_layers_and_fields_follow_the_longest_path():
+    """Of two branches the deeper one counts, and the wider field: 3, then + 2 * 2, then + 2 * 4 pixels."""
+    found = measure(Build.parse("py:tests.test_measure:Branches"), 32)
+    net, stages = found["stages"][""], found["stages"]
+
+    assert (net["layers"], net["weighted"]) == (3, 5)  # two 3x3 and the classifier: attention calls its projections as no layers
+    assert (stages["long"]["layers"], stages["long"]["field"], stages["long"]["jump"]) == (2, 3 + 4 + 8, 4)
+    assert (stages["short"]["field"], stages["short"]["output"]) == (1, [8, 8, 8])
+    assert (stages["pool"]["kernel"], stages["pool"]["field"]) == (3, 3)
+    assert stages["long"]["norms"] == 16
+
+
+def test_what_fvcore_leaves_out_is_explained_to_the_unit():
+    """The two products of attention, 64 tokens by 64 by 8, are what the counters differ by."""
+    found = measure(Build.parse("py:tests.test_measure:Branches"), 32)
+
+    assert found["causes"] == {"fvcore does not count scaled_dot_product_attention": 2 * 64 * 64 * 8}
+    assert found["macs_fvcore"] + 2 * 64 * 64 * 8 == found["stages"][""]["macs"]
+
+
+def test_the_nets_of_the_libraries_are_counted_too():
+    """A name of timm's or torchvision's is a build; one that they do not have is told with the nearest."""
+    for build in ("torchvision:resnet18", "timm:resnet18"):
+        net = measure(Build.parse(build), 224)["stages"][""]
+        assert (net["params"], net["macs"], net["layers"], net["weighted"]) == (11689512, 1814073344, 18, 21)
+    with pytest.raises(ReproError, match=r"unknown net 'resnet19' in build 'timm:resnet19'; did you mean 'resnet"):
+        measure(Build.parse("timm:resnet19"), 224)
+    with pytest.raises(ReproError, match="no module 'nowhere' is found from here"):
+        measure(Build.parse("py:nowhere:net"), 224)
+    with pytest.raises(ReproError, match="cannot be built: .*wings"):
+        measure(Build.parse("timm:resnet18+wings=2"), 224)

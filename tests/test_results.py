@@ -110,7 +110,8 @@ def test_seeds_are_averaged_and_kept_apart(store):
 )
 def test_counts_come_in_the_unit_of_the_claim(store, made, unit, expected):
     """The full value, never rounded: 138.357544 for `138` with unit M."""
-    numbers = {"params": 138357544, "layers": 16, "composition": {"block1": ["conv3-64", "conv3-64"]}}
+    stages = {"": {"params": 138357544, "layers": 16}, "a.block1": {"composition": "conv3-64 conv3-64"}}
+    numbers = {"stages": stages}
     store.commit("measure", "mm", "count", {}, numbers, {}, {}, 1.0)
 
     assert Results(Plan(counts={("t", "r", "c"): ["mm"]}), store).result(made).value == expected
@@ -119,7 +120,7 @@ def test_counts_come_in_the_unit_of_the_claim(store, made, unit, expected):
 def test_a_range_over_nets_claims_its_ends(store):
     """`16-19` of D and E is their smallest and their largest, in the paper's own dash."""
     for digest, layers in (("dd", 16), ("ee", 19)):
-        store.commit("measure", digest, "count", {}, {"layers": layers}, {}, {}, 1.0)
+        store.commit("measure", digest, "count", {}, {"stages": {"": {"layers": layers}}}, {}, {}, 1.0)
     made = cell("layers", "count", "16–19", systems=NET * 2)
 
     assert Results(Plan(counts={("t", "r", "c"): ["dd", "ee"]}), store).result(made).value == "16–19"

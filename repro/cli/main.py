@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -15,6 +14,7 @@ import click
 
 from .. import __version__
 from ..errors import DIFFERENCE, FAILED, INTERRUPTED, NOTHING, OK, USAGE, ReproError
+from .tools import new, validate, verify
 
 if TYPE_CHECKING:
     from ..pipeline import Options, Outcome
@@ -99,7 +99,7 @@ def _options(
     return Options(tables, scale, only, rows, tuple(range(seed, seed + seeds)), jobs, device, store, given)
 
 
-@cli.command()
+@cli.command(short_help="Train, evaluate and count what TABLEs claim.")
 @_selection
 @click.option("--jobs", type=click.IntRange(1), help="Jobs at once.  [default: one a core]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto: a GPU if any.")
@@ -162,7 +162,7 @@ def _end(code: int, text: str) -> int:
     return code
 
 
-@cli.command()
+@cli.command(short_help="Print TABLEs from the records alone.")
 @_selection
 @click.option("--strict", is_flag=True, help="Exit 1 where a cell or a relation differs.")
 def diff(strict: bool, as_json: bool, **given: Any) -> int:
@@ -185,41 +185,18 @@ def diff(strict: bool, as_json: bool, **given: Any) -> int:
     return OK
 
 
-@cli.command("list")
+@cli.command("list", short_help="List tables, or every number they print.")
 @click.argument("tables", nargs=-1, metavar="[TABLE]...")
 @click.option("--claims", is_flag=True, help="Every printed number.")
 @click.option("--json", "as_json", is_flag=True, help="Print data.")
 def list_(tables: tuple[str, ...], claims: bool, as_json: bool) -> int:
     """List tables, or with --claims every number they print."""
-    from ..claims import Claims
-    from ..report import data
-    from ..tables import find
+    from .show import show_list
 
-    reader = Claims("full")
-    rows: list[Any] = []
-    for path in find(tables):
-        table = reader.table(path)
-        cells, relations = reader.cells(table), reader.relations(table)
-        numbers = list(data.claims(table, cells, relations))
-        if claims:
-            rows += numbers
-        else:
-            rows.append(
-                {"table": table.name, "title": table.title, "claims": len(numbers), "relations": len(relations)}
-            )
-    if as_json:
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-    for row in [] if as_json else rows:
-        if claims:
-            click.echo(
-                f"{row['table']} | {row['row']} | {row['column']}: {row['printed']} {row['unit']} ({row['where']})"
-            )
-        else:
-            click.echo(f"{row['table']:14} {row['claims']:4} claims {row['relations']:3} relations  {row['title']}")
-    return OK
+    return show_list(tables, claims, as_json)
 
 
-@cli.command()
+@cli.command(short_help="Print a TABLE as the paper prints it.")
 @click.argument("table")
 @click.option("--json", "as_json", is_flag=True, help="Print data.")
 @click.option(
@@ -246,7 +223,7 @@ def ui(store: Path, port: int) -> int:
     return OK
 
 
-@cli.command()
+@cli.command(short_help="Say what is here, and what is damaged.")
 @_store
 def doctor(store: Path) -> int:
     """Say what is here: versions, hardware, data, records; find what is damaged, and what to do."""
@@ -257,3 +234,7 @@ def doctor(store: Path) -> int:
         click.echo(f"{'ok  ' if ok else 'MEND'} {what}: {note}")
     bad = sum(not ok for ok, _, _ in found)
     return _end(FAILED, f"{bad} to mend") if bad else _end(OK, "all is well")
+
+
+for _command in (verify, new, validate):
+    cli.add_command(_command)

@@ -17,6 +17,8 @@ from ..report import data as plain
 from ..report import terminal
 from ..tables import find
 
+MANY = 16  # tables; more are told by a line each
+
 
 def show_outcome(outcome: Outcome, store: Path, as_json: bool, page: Sequence[str] = ()) -> None:
     """Tables and relations, and where the records and the page are; with `as_json` data alone."""
@@ -25,7 +27,10 @@ def show_outcome(outcome: Outcome, store: Path, as_json: bool, page: Sequence[st
         click.echo(json.dumps(found[0] if len(found) == 1 else found, indent=1, ensure_ascii=False))
         return
     out = terminal.console()
-    for report in outcome.reports:
+    if len(outcome.reports) > MANY:
+        terminal.show_overview(out, outcome.reports)
+        out.print("\n`repro diff TABLE` prints one of them whole")
+    for report in outcome.reports if len(outcome.reports) <= MANY else ():
         terminal.show_table(out, report)
     out.print()
     out.print(f"records: {store}", markup=False)
@@ -56,6 +61,27 @@ def _why(run: Run, job: Any) -> str:
             changed = [k for k, v in job.spec.items() if k != "views" and record.spec.get(k) != v]
             return f"; again, since {', '.join(changed)} changed" if changed else "; on view sets that its records lack"
     return ""
+
+
+def show_list(words: Sequence[str], claims: bool, as_json: bool) -> int:
+    """The tables with how much each prints, or every number of theirs."""
+    reader = Claims("full")
+    rows: list[Any] = []
+    for table in map(reader.table, find(words)):
+        relations = reader.relations(table)
+        numbers = list(plain.claims(table, reader.cells(table), relations))
+        counted = {"table": table.name, "title": table.title, "claims": len(numbers), "relations": len(relations)}
+        rows += numbers if claims else [counted]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return OK
+    for row in rows:
+        if claims:
+            where = f"{row['table']} | {row['row']} | {row['column']}"
+            click.echo(f"{where}: {row['printed']} {row['unit']} ({row['where']})")
+        else:
+            click.echo(f"{row['table']:22} {row['claims']:4} claims {row['relations']:3} relations  {row['title']}")
+    return OK
 
 
 def show_claims(word: str, as_json: bool) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
 from rich import box
@@ -82,8 +83,9 @@ def show_table(out: Console, report: Report) -> None:
     for v in report.cells:
         rows.setdefault(v.cell.row, {})[v.cell.column] = v
     out.print()
+    source = f"{table.paper.source}, " if table.paper.source else ""
     scale = "" if all(v.cell.kind in ("static", "setting") for v in report.cells) else f", {report.scale} scale"
-    out.print(Text(f"{table.name}: {table.title} ({table.paper.source}, {table.where}{scale})", "bold"))
+    out.print(Text(f"{table.name}: {table.title} ({source}{table.where}{scale})", "bold"))
     if rows:
         out.print(_grid(table, rows, stacked=len(table.columns) > 3 or out.width < 100))
         _legend(out, [v for v in report.cells if v.cell.claim])
@@ -166,6 +168,51 @@ def _relations(verdicts: Sequence[RelationVerdict]) -> Grid:
         letter = Text(f"{VERDICTS[v.verdict]} {v.verdict}", STYLES[v.verdict])
         grid.add_row(text, effect, interval, _p(v.p_value), _p(v.p_adjusted), letter)
     return grid
+
+
+def show_overview(out: Console, reports: Sequence[Report]) -> None:
+    """Many tables: a line of counts for each that was measured, then every number that differs, with its cause."""
+    heads = ("match", "differs, cause known", "differs, no cause", "inconclusive", "incomparable", "missing", "failed")
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for head in ("table", *heads):
+        grid.add_column(head, justify="left" if head == "table" else "right", max_width=12 if "," in head else None)
+    total: Counter[str] = Counter()
+    for report in reports:
+        found = tally(report.cells)
+        total += found
+        if set(found) - {"missing"}:
+            grid.add_row(report.table.name, *(str(found[head] or "") for head in heads))
+    unmeasured = sum(not set(tally(r.cells)) - {"missing"} for r in reports)
+    grid.add_row(f"and {unmeasured} tables with nothing measured", "", "", "", "", "", "", "")
+    grid.add_row("all", *(str(total[head]) for head in heads), style="bold")
+    out.print(grid)
+    for v in (v for r in reports for v in r.cells if v.cell.claim and v.verdict in ("differs", "failed")):
+        printed = v.cell.claim.printed.text if v.cell.claim else ""
+        cause = f"; {v.known['cause']}: {v.known['gives']}" if v.known else ""
+        where = f"{v.cell.table} | {v.cell.row} | {v.cell.column}"
+        measured = number(v.result.value, printed) or v.reason
+        out.print(Text(f"  {VERDICTS[v.verdict]} {where}: {printed} printed, {measured} measured{cause}"))
+
+
+def tally(verdicts: Iterable[Verdict]) -> Counter[str]:
+    """Verdicts of printed cells, counted; those that differ by whether the table states the cause."""
+    words = {True: "differs, cause known", False: "differs, no cause"}
+    return Counter(words[bool(v.known)] if v.verdict == "differs" else v.verdict for v in verdicts if v.cell.claim)
+
+
+def show_stages(out: Console, build: str, input: int, numbers: Mapping[str, Any], depth: int) -> None:
+    """What was counted of a net, part by part down to `depth`, and of the whole."""
+    out.print(Text(f"{build} at {input} x {input}; a multiply-add counts as one", "bold"))
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for head in ("", "output", "layers", "params", "multiply-adds"):
+        grid.add_column(head, justify="left" if head in ("", "output") else "right")
+    stages = {n: s for n, s in numbers["stages"].items() if n and n.count(".") < depth}
+    for name, stage in [*stages.items(), ("the net", numbers["stages"][""])]:
+        output = "×".join(map(str, stage.get("output", [])))
+        grid.add_row(name, output, *(f"{stage.get(key, 0):,}" for key in ("layers", "params", "macs")))
+    out.print(grid)
+    check, causes = numbers["macs_fvcore"], "; ".join(f"{why}: {n:,}" for why, n in numbers["causes"].items())
+    out.print(Text(f"by fvcore: {'not asked' if check is None else f'{check:,}'}{f' ({causes})' if causes else ''}"))
 
 
 def _p(value: float | None) -> str:

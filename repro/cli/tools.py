@@ -1,0 +1,113 @@
+"""Commands around a table: `verify` counts any net, `new` begins a table file, `validate` checks one."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import DIFFERENCE, OK, USAGE, ReproError
+
+TEMPLATE = """\
+# One table of a paper. Write every number as it is printed; `-` is an empty cell.
+title: What the caption says
+where: {where}
+columns: # what a column holds: a quantity, alone or with settings that hold for the whole column
+  params: {{quantity: params, unit: M, label: parameters (millions)}}
+  macs: {{quantity: macs, unit: G, label: multiply-adds (10^9)}}
+rows: # a key for each row, the build that makes its net, the values column by column
+  ResNet-18: {{build: torchvision:resnet18, values: [11.7, 1.8]}}
+"""
+
+
+@click.command(short_help="Count a net that is in no table.")
+@click.argument("build")
+@click.option("--params", metavar="N", help="Claimed parameters, as printed: 25.6M.")
+@click.option("--macs", metavar="N", help="Claimed multiply-adds, as printed: 4.1G.")
+@click.option("--layers", metavar="N", help="Claimed weight layers.")
+@click.option("--input", "pixels", default=224, show_default=True, help="Side of the input image in pixels.")
+@click.option("--depth", default=1, show_default=True, help="How far to go into the net's parts.")
+@click.option("--json", "as_json", is_flag=True, help="Print data.")
+def verify(build: str, pixels: int, depth: int, as_json: bool, **claimed: str | None) -> int:
+    """Count a net that is in no table, part by part: repro verify timm:resnet50 --params 25.6M."""
+    from ..architectures import own_source
+    from ..measure import measure
+    from ..printed import describe, parse
+    from ..report import terminal
+    from ..schema import Build
+
+    net = Build.parse(build)
+    intervals = {key: parse(text, numeric=True) for key, text in claimed.items() if text}
+    if net.family == "py":
+        click.echo(f"this runs the code of {own_source(net)}", err=True)
+    try:
+        numbers = measure(net, pixels)
+    except ReproError:
+        raise
+    except Exception as error:  # a net of the user's may break in any way
+        raise ReproError(f"{build} cannot be counted: {error}") from error
+    stages = numbers["stages"]
+    verdicts = {
+        key: {
+            "claimed": printed.text,
+            "measured": stages[""].get(key, 0),
+            "verdict": "match" if printed.holds(Decimal(stages[""].get(key, 0))) else "differs",
+            "interval": describe(printed),
+        }
+        for key, printed in intervals.items()
+    }
+    if as_json:
+        click.echo(json.dumps({"build": build, "input": pixels, **numbers, "claims": verdicts}, indent=1))
+    else:
+        terminal.show_stages(terminal.console(), build, pixels, numbers, depth)
+        for key, v in verdicts.items():
+            click.echo(f"{key}: {v['claimed']} claimed, {v['measured']:,} measured: {v['verdict']} ({v['interval']})")
+    return DIFFERENCE if any(v["verdict"] == "differs" for v in verdicts.values()) else OK
+
+
+@click.command(short_help="Begin a table file, with one row.")
+@click.argument("name", metavar="PAPER/TABLE")
+def new(name: str) -> int:
+    """Write tables/PAPER/TABLE.yaml, with one row as an example, to begin from."""
+    paper, slash, table = name.partition("/")
+    if not slash or not all(part.replace("-", "").replace("_", "").isalnum() for part in (paper, table)):
+        raise ReproError(f"{name!r}: expected PAPER/TABLE in letters, digits and dashes, such as mypaper/table1")
+    path = Path("tables") / paper / f"{table}.yaml"
+    if path.exists():
+        raise ReproError("is there already; choose another name or edit it", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number = table.removeprefix("table")
+    path.write_text(TEMPLATE.format(where=f"Table {number}" if number.isdigit() else table), encoding="utf-8")
+    click.echo(f"{path} is written. Put in the paper's rows, then: repro validate {path} && repro run {path}")
+    return OK
+
+
+@click.command(short_help="Check table files without running.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+def validate(files: tuple[str, ...]) -> int:
+    """Check table FILEs, or named tables, without running anything. Every bad file is told; exit 2 then."""
+    from ..claims import Claims
+    from ..tables import find
+
+    bad = 0
+    for word in files:
+        try:
+            for path in find([word]):
+                click.echo(_checked(Claims("full"), Claims("proxy"), path))
+        except ReproError as error:
+            click.echo(f"repro: {error}", err=True)
+            bad += 1
+    return USAGE if bad else OK
+
+
+def _checked(full: Any, proxy: Any, path: Path) -> str:
+    table = full.table(path)
+    cells, relations = full.cells(table), full.relations(table)
+    proxy.cells(proxy.table(path))
+    printed = [c for c in cells if c.claim]
+    measured = sum(bool(c.systems) for c in printed)
+    said = f"{table.file}: {len(printed)} claims, {measured} of them say how they are measured"
+    return f"{said}, {len(relations)} relations: ok"
