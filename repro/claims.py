@@ -224,6 +224,11 @@ def _claim(table: Table, row: str, column: str, settings: Mapping[str, Any]) -> 
     numeric = settings["quantity"] in QUANTITIES and not words_may_stand
     with _placed(table.file, lambda message: line, f"{row} | {column}: "):
         printed = parse(means or text, settings.get("digits"), numeric=numeric, unit=settings["unit"])
+    known = dict(table.known.get((row, column), {}))
+    at = int(known.pop("line", 0))
+    if known and not printed.holds(gives := tables.arithmetic(known["gives"])):
+        say = f"known difference at '{row} | {column}': {known['gives']} is {gives}, not {text} {settings['unit']}"
+        raise ReproError(say, table.file, at)
     return Claim(
         printed=replace(printed, text=text, means=means),
         quantity=settings["quantity"],
@@ -234,7 +239,7 @@ def _claim(table: Table, row: str, column: str, settings: Mapping[str, Any]) -> 
         line=line,
         dataset="" if kind in ("static", "setting") else settings.get("dataset", ""),
         missing=settings.get("missing"),
-        known=table.known.get((row, column)),
+        known=known or None,
         quotes=settings.get("quotes"),
         recalled="recalled" in settings,
         note=settings.get("note"),
@@ -258,4 +263,7 @@ def merged(table: Table, row: str, column: str) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for level in (table.paper.defaults, table.defaults, table.columns[column], of_row, of_cell):
         out.update(level)
+    part = table.columns[column].get("stage", "")
+    if part.startswith(".") and out["stage"] == of_row.get("stage"):
+        out["stage"] += part  # a column of parts: `.reduce3x3` of each row's stage
     return {k: v for k, v in out.items() if v not in ("no", ["no"])}

@@ -27,9 +27,8 @@ def repro():
             capture_output=True,
             text=True,
             timeout=300,
-            cwd=HERE.parent,
             env=environment,
-            **options,  # type: ignore[call-overload]
+            **{"cwd": HERE.parent, **options},  # type: ignore[call-overload]
         )
         if code is not None:
             assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -38,6 +38,21 @@ def test_the_example_table_is_checked_and_matches(repro, tmp_path):
     assert "2 cells: 2 match" in done.stdout
 
 
+def test_the_page_on_adding_a_paper_can_be_followed(repro, tmp_path):
+    """Each file of the page is written and each line typed in one folder, in the page's order."""
+    for line in block("new").splitlines():
+        done = repro(*shlex.split(line)[1:], cwd=tmp_path)
+    assert "2 cells: 2 match" in done.stdout
+    for path in ("tables/mypaper/table1.yaml", "nets.py"):
+        (tmp_path / path).write_text(block(f"paper: {path}"))
+    for line in block("paper: then").splitlines():
+        done = repro(*shlex.split(line)[1:], cwd=tmp_path)
+
+    assert "9 cells: 7 match, 1 differs, 1 missing" in done.stdout
+    assert "the fully connected layers are left out, (15470264320 - 123633664) / 1e9" in done.stdout
+    assert f"runs the code of {tmp_path / 'nets.py'}" in done.stdout + done.stderr
+
+
 def test_the_two_commands_install_what_the_project_declares():
     """Each makes its own environment and installs by the constraints; CI calls the second."""
     run, tests = block("run").strip(), block("tests").strip()

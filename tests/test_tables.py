@@ -178,7 +178,10 @@ def test_a_known_difference_is_an_equation_that_gives_the_printed_number(load):
     assert load(good).known[("A", "params")]["cause"] == "biases left out"
 
     with pytest.raises(ReproError, match=r"table1.yaml:10: known difference at 'A \| params': 140 is 140, not 133"):
-        load(good.replace("132.5 + 2**0 / 4", "140"))
+        Claims().cells(load(good.replace("132.5 + 2**0 / 4", "140")))
+    thousands = good.replace("unit: M}", "unit: K}").replace("133", "130000")
+    cell = Claims().cells(load(thousands.replace("132.5 + 2**0 / 4", "130 * 10**3 + 0.4")))[1]
+    assert cell.claim.known == {"cause": "biases left out", "gives": "130 * 10**3 + 0.4"}
 
 
 def test_arithmetic_is_exact_and_reads_nothing_else():
