@@ -44,6 +44,7 @@ class Settings(Net):
     stage: str | None = None
     as_: str | None = None
     without: Words | None = None
+    times: str | None = None
     means: str | None = None
     digits: int | None = None
     missing: str | None = None

@@ -11,6 +11,7 @@ from . import protocols
 from .plan import Plan, Trained
 from .schema import UNITS, Cell, Record, Result
 from .store import Store
+from .tables import arithmetic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,7 +140,9 @@ def _count(cell: Cell, numbers: Mapping[str, Any]) -> Any:
     if any(stage is None for stage in stages):
         return None
     value = _counted_of(cell, stages, numbers["stages"])  # type: ignore[arg-type]
-    return value if value is None or isinstance(value, str) else Decimal(value) / UNITS.get(cell.unit, Decimal(1))
+    if value is None or isinstance(value, str):
+        return value
+    return Decimal(value) * arithmetic(cell.extra.get("times", "1")) / UNITS.get(cell.unit, Decimal(1))
 
 
 def _stage(stages: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
