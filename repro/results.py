@@ -59,7 +59,7 @@ class Results:
             record = self.record("settings" if cell.kind == "setting" else "measure", digest)
             if record is None or record.failed:
                 return self._absent([digest], record)
-            values.append(_count(cell, record.numbers))
+            values.append(counted(cell, record.numbers))
         value = _farthest(cell, values)
         if value is None:
             return Result(missing=f"{cell.extra.get('setting') or cell.extra.get('stage')} is not read from this net")
@@ -131,7 +131,7 @@ class Results:
         return Result(missing="not run yet")
 
 
-def _count(cell: Cell, numbers: Mapping[str, Any]) -> Any:
+def counted(cell: Cell, numbers: Mapping[str, Any]) -> Any:
     """A count in the claim's unit, a setting, or the text of a stage; None where it was not read."""
     if cell.kind == "setting":
         value = numbers.get(cell.extra.get("setting", ""))
@@ -139,7 +139,7 @@ def _count(cell: Cell, numbers: Mapping[str, Any]) -> Any:
     stages = [_stage(numbers["stages"], name) for name in cell.extra.get("stage", "").split() or [""]]
     if any(stage is None for stage in stages):
         return None
-    value = _counted_of(cell, stages, numbers["stages"])  # type: ignore[arg-type]
+    value = _of_stages(cell, stages, numbers["stages"])  # type: ignore[arg-type]
     if value is None or isinstance(value, str):
         return value
     return Decimal(value) * arithmetic(cell.extra.get("times", "1")) / UNITS.get(cell.unit, Decimal(1))
@@ -153,7 +153,7 @@ def _stage(stages: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, A
     return stages[found[0]] if len(found) == 1 else None
 
 
-def _counted_of(cell: Cell, stages: Sequence[Mapping[str, Any]], all_: Mapping[str, Any]) -> int | str | None:
+def _of_stages(cell: Cell, stages: Sequence[Mapping[str, Any]], all_: Mapping[str, Any]) -> int | str | None:
     """What a cell's quantity is of its stages: the sum of counts, the last one's shape, the words of all."""
     last = stages[-1]
     output = last.get("output") or [0]
@@ -198,8 +198,8 @@ def _index_farthest(cell: Cell, values: Sequence[Any]) -> int:
 def _farthest(cell: Cell, values: Sequence[Any]) -> Any:
     if any(v is None for v in values):
         return None
-    text = cell.claim.printed.text if cell.claim else ""
-    if len(values) > 1 and (ends := re.fullmatch(r"\d+(\s*[–-]\s*)\d+", text)):
+    text = (cell.claim.printed.means or cell.claim.printed.text) if cell.claim else ""
+    if len(values) > 1 and (ends := re.fullmatch(r"\d+(\s*(?:[–-]|to)\s*)\d+", text)):
         # A range over nets claims its ends.
         return f"{min(values):f}{ends[1]}{max(values):f}"
     return values[_index_farthest(cell, values)]

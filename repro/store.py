@@ -122,7 +122,7 @@ class Store:
         record = Record(
             VERSION, digest, kind, name, dict(spec), dict(numbers), sums, dict(environment), seconds, now, failed
         )
-        write_whole(path, json.dumps(asdict(record), indent=1, sort_keys=True) + "\n")
+        write_whole(path, json.dumps(asdict(record), sort_keys=True) + "\n")
         return record
 
     def clear(self, digest: str) -> None:
