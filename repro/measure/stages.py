@@ -28,6 +28,8 @@ def count(net: nn.Module, input: int) -> tuple[dict[str, dict[str, Any]], int]:
     with torch.device("meta"):
         example = architectures.example(net, input)
     paths, fused = _Paths(net), _Fused()
+    trained = [p for p in net.parameters() if p.requires_grad]
+    net.requires_grad_(False)  # the flop counter would hang a hook on each view of a parameter
     try:
         with (
             patch.object(nn.functional, "scaled_dot_product_attention", fused),
@@ -39,12 +41,15 @@ def count(net: nn.Module, input: int) -> tuple[dict[str, dict[str, Any]], int]:
     finally:
         for hook in paths.hooks:
             hook.remove()
+        for p in trained:
+            p.requires_grad_(True)
     flops = {name.partition(".")[2]: ops for name, ops in counter.get_flop_counts().items() if name != "Global"}
     flops[""] = counter.get_flop_counts()["Global"]
     macs = {name: sum(ops.values()) // 2 for name, ops in flops.items()}
     for name in normalisations(net):
         for above in _above(name):
-            macs[above] -= macs.get(name, 0) if above != name else 0
+            if above != name and above in macs:
+                macs[above] -= macs.get(name, 0)
         macs[name] = 0
     return _stages(net, macs, paths.seen), fused.macs
 

@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,7 @@ def brief(text: str) -> str:
     return re.sub(r"//[^/\s]*@", "//", text.splitlines()[0])[:300]
 
 
+@cache
 def connect(uri: str) -> Any:
     """A quiet client that soon gives up. Hold the lock `mlflow`: two that open a new database at once break it."""
     quiet = {"DISABLE_TELEMETRY": "true", "ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "LOGGING_LEVEL": "WARNING"}
