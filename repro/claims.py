@@ -107,13 +107,16 @@ class Claims:
         if settings["kind"] == "static":
             return System(net, input=pixels)
         words = [self.overrides["protocol"]] if "protocol" in self.overrides else settings.get("protocol", [])
+        choices = {k.removeprefix("protocol."): v for k, v in self.overrides.items() if k.startswith("protocol.")}
         Q = [at.size(table, int(q)) for q in settings.get("Q", [])]
-        views = protocols.resolve(words, Q, pixels) if Q else ()
+        is_whole = all(w in protocols.PROTOCOLS and protocols.PROTOCOLS[w].Q for w in words)
+        scaled = Q or (words and is_whole)
+        views = protocols.resolve(words, Q, pixels, lambda q: at.size(table, q), choices) if scaled else ()
         dataset, recipe = settings.get("dataset", ""), settings.get("recipe", "")
         if recipe not in table.paper.recipes:
             raise ReproError(f"recipe {recipe!r} is not in {table.paper.file}{near(recipe, table.paper.recipes)}")
         if settings["kind"] == "metric":
-            for need in ("S", "Q", "protocol"):
+            for need in ("S", "protocol") if is_whole else ("S", "Q", "protocol"):
                 if need not in settings:
                     raise ReproError(f"{need} is missing for the build {text}")
             if at.scale == "proxy" and table.paper.proxy:
@@ -242,7 +245,6 @@ def _claim(table: Table, row: str, column: str, settings: Mapping[str, Any]) -> 
         known=known or None,
         quotes=settings.get("quotes"),
         recalled="recalled" in settings,
-        note=settings.get("note"),
     )
 
 

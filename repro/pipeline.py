@@ -131,7 +131,7 @@ def prepare(options: Options, make_data: bool, say: Callable[[str], None]) -> Ru
                 except JobError as error:
                     reasons[name] = error.reason
             elif facts[name] is None:
-                facts[name] = {"fingerprint": "not made yet", "images": 8000, "classes": 10}
+                facts[name] = {"fingerprint": "not made yet", "images": 2000, "classes": 10}
         return facts[name]
 
     planner = Planner(claims, look_up, options.seeds)
@@ -164,8 +164,11 @@ def conclude(run: Run, failures: Mapping[str, str]) -> Outcome:
         sides = {c.key: results.result(c) for c in s.sides}
         # The spread over seeds is stated for the proxy; nothing is known of it elsewhere.
         proxy = s.table.paper.proxy if scale == "proxy" else None
-        spread = proxy.seed_spread.get("top1_error") if proxy else None
-        reports.append(Report(s.table, scale, cells, judge.relations(s.relations, sides, spread, scale)))
+        stated = proxy.seed_spread if proxy else {}
+        recipes = {c.key: {m.recipe for ensemble in c.systems for m in ensemble} for c in s.sides}
+        known = {key: names for key, names in recipes.items() if names and names <= set(stated)}
+        spreads = {key: max(stated[name] for name in names) for key, names in known.items()}
+        reports.append(Report(s.table, scale, cells, judge.relations(s.relations, sides, spreads, scale)))
     return Outcome(reports, run.plan, results, failures=dict(failures))
 
 

@@ -34,6 +34,7 @@ class _Test:
     n: int
     seeds: int
     bound: float
+    spread: float | None
 
     @property
     def is_decided(self) -> bool:
@@ -54,18 +55,18 @@ class _Finding:
 
 
 def relations(
-    relations: Sequence[Relation], results: Mapping[Key, Result], spread: float | None, scale: str
+    relations: Sequence[Relation], results: Mapping[Key, Result], spreads: Mapping[Key, float], scale: str
 ) -> list[RelationVerdict]:
     """The verdicts on the relations of a table, in their order.
 
-    Give all of a table file's relations, for they are Holm's family. `spread` is the standard
-    deviation over seeds, in points, that the table states for one net at this scale. Effects are
+    Give all of a table file's relations, for they are Holm's family. `spreads` holds the standard
+    deviation over seeds, in points, that is stated for a side's recipe at this scale. Effects are
     error(second) - error(first), so positive means that the first side errs less.
     """
-    findings = [_not_run(r, results) or _finding(r, results, spread) for r in relations]
+    findings = [_not_run(r, results) or _finding(r, results, spreads) for r in relations]
     adjusted = stats.holm([f.shown.p if isinstance(f, _Finding) else 1.0 for f in findings])
     return [
-        _conclude(r, f, p, spread, scale) if isinstance(f, _Finding) else f
+        _conclude(r, f, p, scale) if isinstance(f, _Finding) else f
         for r, f, p in zip(relations, findings, adjusted, strict=True)
     ]
 
@@ -94,10 +95,15 @@ def _label(key: Key, other: Key) -> str:
     return " | ".join(part for part in parts if part)
 
 
-def _compare(relation: Relation, first: Key, second: Key, results: Mapping[Key, Result], spread: float | None) -> _Test:
+def _compare(
+    relation: Relation, first: Key, second: Key, results: Mapping[Key, Result], spreads: Mapping[Key, float]
+) -> _Test:
     import numpy as np
 
     one, two = results[first], results[second]
+    sides = [spreads.get(first), spreads.get(second)]
+    # One spread for both sides that gives their difference the same variance.
+    spread = None if None in sides else math.sqrt(sum(s * s for s in sides if s) / 2)
     differences = np.asarray(one.hits, dtype=np.int64) - np.asarray(two.hits, dtype=np.int64)
     seeds, n = differences.shape
     is_one_set = bool(one.weights) and one.weights == two.weights
@@ -121,10 +127,11 @@ def _compare(relation: Relation, first: Key, second: Key, results: Mapping[Key, 
         name += ", these weights"
         bound = math.inf if spread is None else 2 * math.sqrt(2) * spread
     low, high = (100 * end for end in estimate.interval(0.95))
-    return _Test(_label(first, second), _label(second, first), effect, slack, (low, high), p, name, n, seeds, bound)
+    labels = _label(first, second), _label(second, first)
+    return _Test(*labels, effect, slack, (low, high), p, name, n, seeds, bound, spread)
 
 
-def _finding(relation: Relation, results: Mapping[Key, Result], spread: float | None) -> _Finding:
+def _finding(relation: Relation, results: Mapping[Key, Result], spreads: Mapping[Key, float]) -> _Finding:
     """Run a relation's tests and choose the one that its verdict rests on.
 
     A conjunction rests on its weakest pair, a trend on its ends; either falls with a pair that is
@@ -135,7 +142,7 @@ def _finding(relation: Relation, results: Mapping[Key, Result], spread: float | 
     if relation.test == "falls":  # each cell's error above the next one's
         pairs = [(later, earlier) for earlier, later in pairs]
         claimed = [(pairs[-1][0], pairs[0][1])]
-    tests = {pair: _compare(relation, *pair, results, spread) for pair in dict.fromkeys([*pairs, *claimed])}
+    tests = {pair: _compare(relation, *pair, results, spreads) for pair in dict.fromkeys([*pairs, *claimed])}
     support, among = [tests[pair] for pair in claimed], len(tests)
     held = sum(t.slack > 0 and t.is_significant for t in support)
     note = f"weakest of {len(support)} pairs, {held} held" if len(support) > 1 else ""
@@ -156,11 +163,11 @@ def _finding(relation: Relation, results: Mapping[Key, Result], spread: float | 
     return _Finding(shown, tuple(t for t in support if not t.is_decided), note)
 
 
-def _conclude(r: Relation, found: _Finding, adjusted: float, spread: float | None, scale: str) -> RelationVerdict:
+def _conclude(r: Relation, found: _Finding, adjusted: float, scale: str) -> RelationVerdict:
     shown = found.shown
     verdict, support = "differs" if shown.slack < 0 else "match", f"adjusted {_p(adjusted)}"
     if adjusted >= LEVEL or found.undecided or shown.slack == 0:
-        verdict, support = "inconclusive", _what_lacks(r, found, adjusted, spread)
+        verdict, support = "inconclusive", _what_lacks(r, found, adjusted)
     parts = [_sentence(r, shown), found.note, support]
     if r.printed and r.printed.value is not None:
         size = f"the printed {r.printed.text} {r.unit}"
@@ -183,16 +190,16 @@ def _sentence(relation: Relation, test: _Test) -> str:
     return f"{test.first} errs {abs(test.effect):.2f} pp {'less' if test.effect > 0 else 'more'} than {test.second}"
 
 
-def _what_lacks(relation: Relation, found: _Finding, adjusted: float, spread: float | None) -> str:
+def _what_lacks(relation: Relation, found: _Finding, adjusted: float) -> str:
     """Why nothing follows, and what would settle it."""
     shown = found.shown
     if found.undecided:
         least = min(found.undecided, key=lambda t: abs(t.slack))
         side = "one training a side" if least.seeds == 1 else f"{least.seeds} trainings a side"
         why = f"{side}, and the table states no spread over seeds"
-        if spread is not None:
+        if least.spread is not None:
             gap = f"gap {abs(least.slack):.2f}" + (" to the margin" if relation.test == "not_better" else "")
-            why = f"{side}: {gap} within {least.bound:.2f} (from the spread over seeds, {spread:g})"
+            why = f"{side}: {gap} within {least.bound:.2f} (from the spread over seeds, {least.spread:.2g})"
         return f"{why}; --seeds {ENOUGH} may settle it"
     why = f"{_p(shown.p)}, interval [{shown.interval[0]:.2f}, {shown.interval[1]:.2f}]"
     if shown.p < LEVEL:

@@ -189,7 +189,7 @@ def _of_stages(cell: Cell, stages: Sequence[Mapping[str, Any]], all_: Mapping[st
 def _index_farthest(cell: Cell, values: Sequence[Any]) -> int:
     """Which of several values lies farthest from the claim: each net must bear out the number."""
     aim = cell.claim.printed.value if cell.claim else None
-    if len(values) == 1 or aim is None:
+    if len(values) == 1 or aim is None or isinstance(values[0], str):
         text = cell.claim.printed.text if cell.claim else ""
         return next((i for i, v in enumerate(values) if isinstance(v, str) and v != text), 0)
     return max(range(len(values)), key=lambda i: abs(Decimal(str(values[i])) - aim))

@@ -126,15 +126,18 @@ def number(text: str) -> int | float | str:
 class ViewSet:
     """One rescale of the image and one kind of view on it (`protocols` computes the boxes).
 
-    `Q` is the short side in pixels after the rescale; `crop` the side of a window. `cells` and
-    `views` say what is averaged over the class map and over crops and flips.
+    `Q` is the side in pixels after the rescale; `crop` the side of a window. `cells` and `views` say what is
+    averaged over the class map and over crops and flips.
     """
 
-    kind: str  # dense | grid | ten | centre
+    kind: str  # dense | full | grid | ten | six
     Q: int
     crop: int
     grid: int = 1
     flips: bool = True
+    side: str = "short"
+    rounding: str = "down"
+    region: str = "image"
     resize: str = "bilinear antialias"
     cells: str = "logits"
     views: str = "softmax"
@@ -175,7 +178,6 @@ class Claim:
     known: Mapping[str, str] | None = None
     quotes: str | None = None
     recalled: bool = False
-    note: str | None = None
 
 
 @dataclass(frozen=True)

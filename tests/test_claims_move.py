@@ -57,7 +57,7 @@ def others(build: Build, pixels: int) -> Iterator[Numbers]:
     for other, side in tries:
         try:
             yield numbers(other, side)
-        except Exception:  # noqa: S112  (a net that does not take it says nothing of the claim)
+        except Exception:
             continue
 
 

@@ -195,7 +195,8 @@ def result(*hits, weights=None):
 
 def judge(relations, results, spread=1.0, scale="proxy"):
     given = [relations] if isinstance(relations, Relation) else relations
-    found = judge_relations(given, {key(row): r for row, r in results.items()}, spread, scale)
+    spreads = {key(row): spread for row in results} if spread else {}
+    found = judge_relations(given, {key(row): r for row, r in results.items()}, spreads, scale)
     return found[0] if isinstance(relations, Relation) else found
 
 
@@ -488,7 +489,7 @@ def test_sides_of_other_tables_or_columns_are_told_apart_by_name():
     a, b = ("vgg/table4", "D", "top-1"), ("vgg/table3", "D", "top-1")
     found = judge_relations(
         [Relation("r", "", "", "less", ((a, b),), "t.yaml", 1)],
-        {a: result(answers(100), weights=ONE), b: result(answers(140), weights=ONE)}, 1.0, "proxy",
+        {a: result(answers(100), weights=ONE), b: result(answers(140), weights=ONE)}, {a: 1.0, b: 1.0}, "proxy",
     )  # fmt: skip
 
     assert found[0].reason.startswith("vgg/table4 | D errs 2.00 pp less than vgg/table3 | D")

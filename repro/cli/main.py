@@ -14,7 +14,7 @@ import click
 
 from .. import __version__
 from ..errors import DIFFERENCE, FAILED, INTERRUPTED, NOTHING, OK, USAGE, ReproError
-from .tools import new, validate, verify
+from .tools import new, protocols, validate, verify
 
 if TYPE_CHECKING:
     from ..pipeline import Options, Outcome
@@ -93,8 +93,8 @@ def _options(
     given = {}
     for pair in overrides:
         key, equals, value = pair.partition("=")
-        if not equals or not (key == "protocol" or (key.split(".")[0] in ("recipe", "build") and "." in key)):
-            raise ReproError(f"-o {pair}: expected recipe.KEY=VALUE, build.KEY=VALUE or protocol=NAME")
+        if not equals or not (key == "protocol" or key.split(".")[0] in ("recipe", "build", "protocol")):
+            raise ReproError(f"-o {pair}: expected recipe.KEY=, build.KEY=, protocol.KEY=VALUE or protocol=NAME")
         given[key] = value
     return Options(tables, scale, only, rows, tuple(range(seed, seed + seeds)), jobs, device, store, given)
 
@@ -236,5 +236,5 @@ def doctor(store: Path) -> int:
     return _end(FAILED, f"{bad} to mend") if bad else _end(OK, "all is well")
 
 
-for _command in (verify, new, validate):
+for _command in (verify, new, validate, protocols):
     cli.add_command(_command)

@@ -14,7 +14,7 @@ from ..claims import Claims
 from ..errors import OK, ReproError
 from ..pipeline import Outcome, Run
 from ..report import data as plain
-from ..report import terminal
+from ..report import lists, terminal
 from ..tables import find
 
 MANY = 16  # tables; more are told by a line each
@@ -28,7 +28,7 @@ def show_outcome(outcome: Outcome, store: Path, as_json: bool, page: Sequence[st
         return
     out = terminal.console()
     if len(outcome.reports) > MANY:
-        terminal.show_overview(out, outcome.reports)
+        lists.show_overview(out, outcome.reports)
         out.print("\n`repro diff TABLE` prints one of them whole")
     for report in outcome.reports if len(outcome.reports) <= MANY else ():
         terminal.show_table(out, report)
@@ -107,7 +107,7 @@ def show_claims(word: str, as_json: bool) -> int:
         return OK
     out = terminal.console()
     for table in map(reader.table, paths):
-        terminal.show_printed(out, reader, table)
+        lists.show_printed(out, reader, table)
     return OK
 
 

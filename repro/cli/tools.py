@@ -36,7 +36,7 @@ def verify(build: str, pixels: int, depth: int, as_json: bool, **claimed: str | 
     from ..architectures import own_source
     from ..measure import measure
     from ..printed import describe, parse
-    from ..report import terminal
+    from ..report import lists, terminal
     from ..schema import Build
 
     net = Build.parse(build)
@@ -62,7 +62,7 @@ def verify(build: str, pixels: int, depth: int, as_json: bool, **claimed: str | 
     if as_json:
         click.echo(json.dumps({"build": build, "input": pixels, **numbers, "claims": verdicts}, indent=1))
     else:
-        terminal.show_stages(terminal.console(), build, pixels, numbers, depth)
+        lists.show_stages(terminal.console(), build, pixels, numbers, depth)
         for key, v in verdicts.items():
             click.echo(f"{key}: {v['claimed']} claimed, {v['measured']:,} measured: {v['verdict']} ({v['interval']})")
     return DIFFERENCE if any(v["verdict"] == "differs" for v in verdicts.values()) else OK
@@ -111,3 +111,31 @@ def _checked(full: Any, proxy: Any, path: Path) -> str:
     measured = sum(bool(c.systems) for c in printed)
     said = f"{table.file}: {len(printed)} claims, {measured} of them say how they are measured"
     return f"{said}, {len(relations)} relations: ok"
+
+
+@click.command(short_help="List evaluation protocols, or draw them.")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--picture", type=click.Path(path_type=Path), metavar="FILE", help="Draw the views (PNG, SVG, PDF).")
+@click.option("--json", "as_json", is_flag=True, help="Print data, with the boxes of an image of 375 x 500.")
+def protocols(names: tuple[str, ...], picture: Path | None, as_json: bool) -> int:
+    """List the test protocols of the papers: views, scales, windows, and what was taken where a paper is silent.
+
+    A table names one under `protocol:`; `-o protocol=NAME` takes another, `-o protocol.resize="bicubic antialias"`
+    and the like change one of its open fields.
+    """
+    from .. import protocols as rules
+    from ..report import lists, terminal
+
+    for name in names:
+        rules.resolve([name], (256,), 224)
+    rows = [row for row in rules.table() if not names or row["name"] in names]
+    if picture:
+        from ..report.picture import draw
+
+        draw([row["name"] for row in rows], picture)
+        click.echo(f"{picture}: the views of {len(rows)} protocols")
+    elif as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        lists.show_protocols(terminal.console(), rows, rules.CHOICES)
+    return OK

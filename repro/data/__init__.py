@@ -19,7 +19,7 @@ from ..files import write_whole
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 1  # of the files under `root`; raised when the same names would hold other pixels
+VERSION = 2  # of the files under `root`; raised when the same names would hold other pixels
 DIGITS = ("digits-train", "digits-val", "digits-test")
 ABSENT = ("imagenet-1k-train", "imagenet-1k-val", "imagenet-1k-test")  # known to tables, with no reader yet
 

@@ -13,14 +13,14 @@ SEED = 1409_1556
 SIZE = 72  # pixels, the largest S and Q of the proxy
 # set: (its number, first and last source digit after shuffling, images)
 SETS = {
-    "digits-train": (0, 0, 1000, 8000),
+    "digits-train": (0, 0, 1000, 2000),
     "digits-val": (1, 1000, 1200, 1000),
-    "digits-test": (2, 1200, 1797, 2000),
+    "digits-test": (2, 1200, 1797, 3000),
 }
 
 
 def make(name: str) -> dict[str, np.ndarray]:
-    """Images (N, 72, 72, 3) uint8, labels (N,) and source (N,) int64 of a set; 4 s for the largest.
+    """Images (N, 72, 72, 3) uint8, labels (N,) and source (N,) int64 of a set; 2 s for the largest.
 
     Image i shows the source digit i modulo the number of them, so that all are shown about
     equally often. `source` numbers a digit by its place in scikit-learn's order.

@@ -20,7 +20,7 @@ from .dense import Dense
 
 BATCH = 64  # images rescaled together
 PIXELS = 128 * 1024  # input pixels that go through the net together: fastest for small nets on one CPU thread
-SERVED = ("bilinear antialias", "logits", "softmax")  # a view set's resize, cells and views
+Limits = tuple[Tensor, Tensor]  # the least and the largest input of each channel
 
 
 def scores(
@@ -47,17 +47,20 @@ def scores(
     through the rounding of another batch size. `progress` is called with the number of images done. Raises
     ReproError for a view set or dtype that cannot be served, JobError for images that are not uint8 RGB.
     """
-    by_scale: dict[int, list[ViewSet]] = {}
+    by_scale: dict[tuple[object, ...], list[ViewSet]] = {}
     for view_set in dict.fromkeys(view_sets):
-        if (view_set.resize, view_set.cells, view_set.views) != SERVED:
-            raise ReproError(f"view set {view_set}: only {SERVED} are known for resize, cells and views")
-        by_scale.setdefault(view_set.Q, []).append(view_set)
+        for key, known in protocols.CHOICES.items():
+            if key != "flips" and getattr(view_set, key) not in known:
+                raise ReproError(f"view set {view_set}: {key} is one of {', '.join(known)}")
+        rescale = (view_set.Q, view_set.side, view_set.rounding, view_set.resize)
+        by_scale.setdefault(rescale, []).append(view_set)
     own = next(net.parameters()).dtype
     if dtype != "bfloat16" and f"torch.{dtype}" != str(own):
         raise ReproError(f"dtype {dtype!r} does not go with a net in {own}; it is that or 'bfloat16'")
     place = torch.device(device)
     net.to(place)
     colour = torch.tensor(np.asarray(mean, dtype=np.float64), device=place, dtype=own).view(1, 3, 1, 1)
+    limits = (0 - colour) * scale, (255 - colour) * scale  # which bicubic rescaling oversteps
     order: list[int] = []
     found: dict[ViewSet, list[NDArray[np.float32]]] = {view_set: [] for view_set in view_sets}
     with (
@@ -72,16 +75,13 @@ def scores(
             stack = np.stack([image for _, image in bucket])
             whole = torch.tensor(stack, device=place).permute(0, 3, 1, 2).to(own)
             height, width = whole.shape[2:]
-            for Q, sets in by_scale.items():
-                size = protocols.rescaled(height, width, Q)
-                same = size == (height, width)
-                x = whole if same else F.interpolate(whole, size, mode="bilinear", antialias=True)
-                x = (x - colour) * scale
+            for sets in by_scale.values():
+                size = protocols.rescaled(height, width, sets[0])
+                x = (_resize(whole, size, sets[0].resize).clamp(0, 255) - colour) * scale
                 for view_set in sets:
                     views = protocols.views(view_set, height, width)
-                    dense = view_set.kind == "dense"
-                    mean_softmax = _dense(Dense(net), x, views, pixels) if dense else _crops(net, x, views, pixels)
-                    found[view_set].append(mean_softmax.float().cpu().numpy())
+                    mean_softmax = _dense if view_set.kind == "dense" else _crops
+                    found[view_set].append(mean_softmax(net, x, views, view_set, pixels, limits).float().cpu().numpy())
             if progress is not None:
                 progress(len(order))
     if not order:
@@ -135,25 +135,52 @@ def _forward(net: nn.Module, x: Tensor, pixels: int) -> Tensor:
     return found.float() if found.dtype is torch.bfloat16 else found
 
 
-def _dense(net: Dense, x: Tensor, views: list[View], pixels: int) -> Tensor:
-    """Logits averaged over the cells of the class map, softmax, averaged over flips: (N, classes)."""
-    logits = [_forward(net, _cut(x, view), pixels).mean(dim=(2, 3)) for view in views]
-    return torch.stack(logits).softmax(2).mean(0)
+def _resize(x: Tensor, size: tuple[int, int], rule: str) -> Tensor:
+    """(N, C, H, W) in float at another size; what has that size stays as it is."""
+    if tuple(x.shape[2:]) == size:
+        return x
+    return F.interpolate(x, size, mode=rule.split()[0], antialias="antialias" in rule)
 
 
-def _crops(net: nn.Module, x: Tensor, views: list[View], pixels: int) -> Tensor:
-    """Softmax of each crop, averaged over crops: (N, classes). Cuts as many views at once as fill a batch."""
+def _dense(net: nn.Module, x: Tensor, views: list[View], view_set: ViewSet, pixels: int, limits: Limits) -> Tensor:
+    """The class map's cells averaged, then the flips, each in logits or softmax as stated: (N, classes)."""
+    dense, means = Dense(net, view_set.crop), []
+    if view_set.cells == "softmax" and not dense.is_windowed:
+        raise ReproError("softmax over cells needs the cells; this net's are averaged before its last layer")
+    for view in views:
+        cells = _forward(dense, _cut(x, view, view_set, limits), pixels)
+        if view_set.cells == "logits":
+            mean = cells.mean(dim=(2, 3))
+            means.append(mean if view_set.views == "logits" else mean.softmax(1))
+        else:
+            mean = cells.softmax(1).mean(dim=(2, 3))
+            means.append(mean.log() if view_set.views == "logits" else mean)
+    return _mean(torch.stack(means).sum(0), len(views), view_set)
+
+
+def _crops(net: nn.Module, x: Tensor, views: list[View], view_set: ViewSet, pixels: int, limits: Limits) -> Tensor:
+    """The crops averaged, in softmax or logits as stated: (N, classes). Cuts as many views at once as fill a batch."""
     _, _, height, width = views[0].box
     together = max(1, pixels // (height * width * len(x)))
-    sums = []
+    total = torch.zeros((), device=x.device)
     for i in range(0, len(views), together):
-        crops = torch.cat([_cut(x, view) for view in views[i : i + together]])
-        found = _forward(net, crops, pixels).softmax(1)
-        sums.append(found.view(-1, len(x), found.shape[1]).sum(0))
-    return sum(sums, torch.zeros(())) / len(views)
+        some = views[i : i + together]
+        crops = torch.cat([_cut(x, view, view_set, limits) for view in some])
+        found = _forward(net, crops, pixels)
+        found = found if view_set.views == "logits" else found.softmax(1)
+        counts = torch.tensor([view.count for view in some], device=x.device, dtype=found.dtype)
+        total = total + (found.view(-1, len(x), found.shape[1]) * counts[:, None, None]).sum(0)
+    return _mean(total, sum(view.count for view in views), view_set)
 
 
-def _cut(x: Tensor, view: View) -> Tensor:
+def _mean(total: Tensor, count: int, view_set: ViewSet) -> Tensor:
+    """The mean of `count` summed views, as probabilities."""
+    return (total / count).softmax(1) if view_set.views == "logits" else total / count
+
+
+def _cut(x: Tensor, view: View, view_set: ViewSet, limits: Limits) -> Tensor:
     top, left, height, width = view.box
     crop = x[:, :, top : top + height, left : left + width]
+    if view.out:
+        crop = _resize(crop, (view.out, view.out), view_set.resize).clamp(*limits)
     return crop.flip(3) if view.flip else crop

@@ -1,0 +1,97 @@
+"""Lists on a terminal: many tables by a line each, a table as printed, a net part by part, the protocols."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from ..claims import Claims
+from ..pipeline import Report
+from ..schema import VERDICTS, Verdict
+from ..tables import Table
+from .terminal import number
+
+
+def show_overview(out: Console, reports: Sequence[Report]) -> None:
+    """Many tables: a line of counts for each that was measured, then every number that differs, with its cause."""
+    heads = ("match", "differs, cause known", "differs, no cause", "inconclusive", "incomparable", "missing", "failed")
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for head in ("table", *heads):
+        grid.add_column(head, justify="left" if head == "table" else "right", max_width=12 if "," in head else None)
+    total: Counter[str] = Counter()
+    for report in reports:
+        found = tally(report.cells)
+        total += found
+        if set(found) - {"missing"}:
+            grid.add_row(report.table.name, *(str(found[head] or "") for head in heads))
+    unmeasured = sum(not set(tally(r.cells)) - {"missing"} for r in reports)
+    grid.add_row(f"and {unmeasured} tables with nothing measured", "", "", "", "", "", "", "")
+    grid.add_row("all", *(str(total[head]) for head in heads), style="bold")
+    out.print(grid)
+    for v in (v for r in reports for v in r.cells if v.cell.claim and v.verdict in ("differs", "failed")):
+        printed = v.cell.claim.printed.text if v.cell.claim else ""
+        cause = f"; {v.known['cause']}: {v.known['gives']}" if v.known else ""
+        where = f"{v.cell.table} | {v.cell.row} | {v.cell.column}"
+        measured = number(v.result.value, printed) or v.reason
+        out.print(Text(f"  {VERDICTS[v.verdict]} {where}: {printed} printed, {measured} measured{cause}"))
+
+
+def tally(verdicts: Iterable[Verdict]) -> Counter[str]:
+    """Verdicts of printed cells, counted; those that differ by whether the table states the cause."""
+    words = {True: "differs, cause known", False: "differs, no cause"}
+    return Counter(words[bool(v.known)] if v.verdict == "differs" else v.verdict for v in verdicts if v.cell.claim)
+
+
+def show_protocols(out: Console, rows: Sequence[Mapping[str, Any]], choices: Mapping[str, Sequence[str]]) -> None:
+    """Protocols with their views, scales and windows, and what may stand in their open fields."""
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for head, justify in (("protocol", "left"), ("views", "right"), ("Q", "left"), ("window", "right"), ("", "left")):
+        grid.add_column(head, justify=justify, no_wrap=head != "")  # type: ignore[arg-type]
+    for row in rows:
+        Q = row["Q"] if isinstance(row["Q"], str) else ", ".join(map(str, row["Q"]))
+        grid.add_row(row["name"], str(row["views"]), Q, str(row["crop"]), Text(row["source"]))
+    out.print(grid)
+    out.print("open fields, the first being what is used unless a protocol says otherwise (-o protocol.FIELD=...):")
+    for key, known in choices.items():
+        out.print(Text(f"  {key}: {', '.join(known)}"))
+
+
+def show_stages(out: Console, build: str, input: int, numbers: Mapping[str, Any], depth: int) -> None:
+    """What was counted of a net, part by part down to `depth`, and of the whole."""
+    out.print(Text(f"{build} at {input} x {input}; a multiply-add counts as one", "bold"))
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for head in ("", "output", "layers", "params", "multiply-adds"):
+        grid.add_column(head, justify="left" if head in ("", "output") else "right")
+    stages = {n: s for n, s in numbers["stages"].items() if n and n.count(".") < depth}
+    for name, stage in [*stages.items(), ("the net", numbers["stages"][""])]:
+        output = "×".join(map(str, stage.get("output", [])))
+        grid.add_row(name, output, *(f"{stage.get(key, 0):,}" for key in ("layers", "params", "macs")))
+    out.print(grid)
+    check, causes = numbers["macs_fvcore"], "; ".join(f"{why}: {n:,}" for why, n in numbers["causes"].items())
+    out.print(Text(f"by fvcore: {'not asked' if check is None else f'{check:,}'}{f' ({causes})' if causes else ''}"))
+
+
+def show_printed(out: Console, reader: Claims, table: Table) -> None:
+    """A table as the paper prints it, every decimal kept, with how each row would be measured."""
+    out.print(Text(f"\n{table.name}: {table.title} ({table.paper.source}, {table.where})", "bold"))
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for head in ("", *(c.get("label", k) for k, c in table.columns.items()), "how it was measured"):
+        grid.add_column(head)
+    for key, row in table.rows.items():
+        cell = reader.cell(table, key, next(iter(table.columns)))
+        how = "; ".join(f"{s.build} {s.recipe}".strip() for e in cell.systems for s in e)
+        protocol = row.get("protocol") or table.defaults.get("protocol") or []
+        how += f"; {' and '.join(protocol)}" if how and protocol and cell.kind == "metric" else ""
+        values = [row["values"].get(c, {}).get("printed", "-") for c in table.columns]
+        grid.add_row(*(Text(t) for t in (row.get("label", key), *values, how or row.get("missing", ""))))
+    out.print(grid)
+    if table.note:
+        out.print(Text(f"note: {table.note}", "dim"))
+    for relation in reader.relations(table):
+        out.print(Text(f"  {relation.id}: {relation.text} ({relation.where})"))
