@@ -38,7 +38,7 @@ def numbers(build: Build, pixels: int, change: Any = None) -> Numbers:
 
 
 def others(build: Build, pixels: int) -> Iterator[Numbers]:
-    """The same net with other values of its family's arguments, and at other inputs; what does not fit is left out."""
+    """One of our nets with other values of its arguments, or at another input; what does not fit is left out."""
     tries = []
     path = Path(__file__).with_name(f"test_net_{build.family}.py")
     if path.is_file():
@@ -52,8 +52,6 @@ def others(build: Build, pixels: int) -> Iterator[Numbers]:
                 tries.append((changed, pixels))
     elif build.family == "vgg":
         tries = [(build.with_args({"width": "1/2"}), pixels), (build, pixels + 32), (build, pixels * 2)]
-    else:
-        tries = [(build, pixels * 2)]
     for other, side in tries:
         try:
             yield numbers(other, side)

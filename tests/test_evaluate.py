@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
+from math import ceil, floor
 
 import numpy as np
 import pytest
@@ -142,9 +145,160 @@ def test_an_image_below_the_window_is_refused():
         Dense(make("vgg:A" + PROXY))(torch.zeros(1, 3, 24, 40, dtype=torch.float64))
 
 
-def test_a_net_that_has_no_dense_form_is_refused():
-    """The message says what is needed and which protocols remain."""
-    with pytest.raises(ReproError, match="Sequential has none: use the protocol grid, ten or centre"):
+# Windows of the map with a pyramid of their own
+
+
+def pyramid_by_loops(window: torch.Tensor, levels: list[int]) -> torch.Tensor:
+    """The maxima over n x n bins of (channels, side, side), bin by bin: floor((i-1) s / n) to ceil(i s / n)."""
+    side = window.shape[1]
+    edges = {n: [(floor(i * side / n), ceil((i + 1) * side / n)) for i in range(n)] for n in levels}
+    bins = [window[:, a:b, c:d].amax((1, 2)) for n in levels for a, b in edges[n] for c, d in edges[n]]
+    return torch.cat(bins)
+
+
+@pytest.mark.parametrize(
+    ("text", "levels", "crop", "height", "width"),
+    [
+        ("spp:ZF-5", [6, 3, 2, 1], 160, 193, 251),
+        ("spp:ZF-5+pyramid=4-3-2-1", [4, 3, 2, 1], 128, 160, 128),
+        ("spp:Overfeat-5", [6, 3, 2, 1], 128, 131, 167),
+        ("prelu:small", [6, 3, 2, 1], 128, 149, 171),
+        ("prelu:A+depth=1", [7, 3, 2, 1], 128, 128, 177),
+    ],
+)
+def test_each_window_of_the_map_is_pooled_by_itself(text, levels, crop, height, width):
+    """Windows of the side that a crop leaves, one pixel of the map apart; each through its own pyramid and the rest."""
+    net, x = make(f"{text}+width=1/32+classes=5"), torch.randn(2, 3, height, width, dtype=torch.float64)
+    with torch.inference_mode():
+        found, maps = Dense(net, crop)(x), net.features(x)
+        side = net.features(torch.zeros(1, 3, crop, crop, dtype=torch.float64)).shape[2]
+
+        assert tuple(found.shape) == (2, 5, maps.shape[2] - side + 1, maps.shape[3] - side + 1)
+        assert found.shape[2] * found.shape[3] > 1
+        for n, i, j in np.ndindex(2, *found.shape[2:]):
+            expected = net.classifier(pyramid_by_loops(maps[n, :, i : i + side, j : j + side], levels)[None])
+            torch.testing.assert_close(found[n, :, i, j], expected[0], rtol=1e-9, atol=1e-9)
+
+
+def test_an_image_below_the_window_of_a_pyramid_is_refused():
+    """A pyramid would take any map, but not for the window that was asked for."""
+    net = make("spp:ZF-5+width=1/32+classes=5")
+    with pytest.raises(ReproError, match=r"an image of \(128, 192\) leaves a map of \(7, 11\), smaller than .* 9 x 9"):
+        Dense(net, 160)(torch.zeros(1, 3, 128, 192, dtype=torch.float64))
+
+
+# Nets that end in average pooling
+
+
+def cell_by_cell(net: nn.Module, pool: nn.Module, last: nn.Module | None, x: torch.Tensor) -> torch.Tensor:
+    """Logits of every place where the pooling can stand, averaged; all of one cell where it adapts to the map."""
+    maps: list[torch.Tensor] = []
+    hook = pool.register_forward_pre_hook(lambda module, args: maps.append(args[0]))
+    net(x)
+    hook.remove()
+    [found] = maps
+    side = pool.kernel_size if isinstance(pool, nn.AvgPool2d) else 1
+    logits = []
+    for i in range(found.shape[2] - side + 1):
+        for j in range(found.shape[3] - side + 1):
+            cell = found[:, :, i : i + side, j : j + side].mean((2, 3))
+            logits.append(cell if last is None else last(cell))
+    return torch.stack(logits).mean(0)
+
+
+POOLED = {
+    "torchvision:resnet18+num_classes=10": (64, lambda net: (net.avgpool, net.fc)),
+    "timm:legacy_seresnet18+num_classes=10": (64, lambda net: (net.global_pool.pool, net.last_linear)),
+    "resnet:18+width=1/8+classes=10": (64, lambda net: (net.average_pool, net.fc)),
+    "resnet:cifar-20+width=1/4": (32, lambda net: (net.average_pool, net.fc)),
+    "preact_resnet:wide-16-4+width=1/8": (32, lambda net: (net.pool, net.fc)),
+    "nin:imagenet+width=1/16+classes=10": (96, lambda net: (net.head[0], None)),
+    "nin:cifar10+width=1/16": (32, lambda net: (net.head[0], None)),
+    "googlenet:googlenet+width=1/8+classes=10+input=64": (64, lambda net: (net.avg_pool, net.linear)),
+    "bn_inception:bn-inception+width=1/8+classes=10+input=64": (64, lambda net: (net.avg_pool, net.linear)),
+    "densenet:40-12+width=1/4": (32, lambda net: (net.pool, net.fc)),
+    "senet:resnet-18+width=1/8+classes=10": (64, lambda net: (net.average_pool, net.fc)),
+}
+
+
+@pytest.mark.parametrize("text", POOLED)
+def test_a_pooled_net_is_the_mean_over_the_cells_of_its_map(text):
+    """The last layer on each cell or window of the map, and the mean, at odd sizes; plain at the training size."""
+    side, parts = POOLED[text]
+    net = make(text)
+    with torch.inference_mode():
+        for height, width in ((side + 37, side + 73), (2 * side + 1, side)):
+            x = torch.randn(2, 3, height, width, dtype=torch.float64)
+            found = Dense(net)(x)
+
+            assert found.shape == (2, 10, 1, 1)
+            expected = cell_by_cell(net, *parts(net), x)
+            torch.testing.assert_close(found[:, :, 0, 0], expected, rtol=1e-9, atol=1e-9)
+        x = torch.randn(2, 3, side, side, dtype=torch.float64)
+
+        torch.testing.assert_close(Dense(net)(x)[:, :, 0, 0], net(x), rtol=1e-12, atol=1e-12)
+
+
+WINDOWED = {
+    "alexnet:alexnet+width=1/16+classes=10": 224,
+    "branchynet:alexnet+width=1/4": 32,
+    "prelu:small+width=1/16+classes=10": 224,
+    "senet:vgg-16+width=1/16+classes=10": 224,
+    "spp:Convnet-5+width=1/16+classes=10": 224,
+    "spp:ZF-5+pyramid=none+width=1/16+classes=10": 224,
+    "torchvision:alexnet+num_classes=10": 224,
+    "xception:xception+width=1/8+classes=10": 96,
+    "all_cnn:C+width=1/8": 32,
+    "timm:densenet121+num_classes=10+growth_rate=4": 64,
+    "torchvision:squeezenet1_1+num_classes=10": 64,
+}
+
+
+@pytest.mark.parametrize("text", WINDOWED)
+def test_at_the_training_size_any_dense_net_is_the_plain_one(text):
+    """The rule that a dense form must keep, whatever the net is made of."""
+    net, side = make(text), WINDOWED[text]
+    x = torch.randn(1, 3, side, side, dtype=torch.float64)
+    with torch.inference_mode():
+        found = Dense(net, side)(x)
+
+        assert found.shape == (1, 10, 1, 1)
+        torch.testing.assert_close(found[:, :, 0, 0], net(x), rtol=1e-12, atol=1e-12)
+
+
+def test_the_pooling_hook_does_not_stay():
+    """After a dense pass the net itself is as it was, also where the pass fails."""
+    net = make("googlenet:googlenet+width=1/8+classes=10+input=64")
+    x = torch.randn(1, 3, 97, 129, dtype=torch.float64)
+    with torch.inference_mode():
+        before = net(x)
+        Dense(net)(x)
+        with pytest.raises(RuntimeError):
+            Dense(net)(torch.zeros(1, 3, 2, 2, dtype=torch.float64))
+
+        assert torch.equal(net(x), before)
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vit:B/32+width=1/8",  # no pooling
+        "coatnet:0+width=1/8",  # pooling in its shortcuts only, and a norm after the mean
+        "d2l:lenet",  # pooling, then flattened
+        "nin:cifar10+head=fc",
+        "torchvision:densenet121",  # the modules hold no other pooling than that of the transitions
+        "torchvision:mobilenet_v3_small",  # two layers with a nonlinearity after the pooling
+        "torchvision:convnext_tiny",  # a norm after the pooling
+    ],
+)
+def test_a_net_that_has_no_dense_form_is_refused(text):
+    """No net is averaged at another place than before its one last layer; the message says which protocols remain."""
+    with torch.device("meta"):
+        net = architectures.make(Build.parse(text))
+    with pytest.raises(ReproError, match=f"{type(net).__name__} has neither: use the protocol grid, ten or centre"):
+        Dense(net)
+    with pytest.raises(ReproError, match="dense evaluation needs a net with `features` and a `classifier` of linear"):
         Dense(nn.Sequential(nn.Linear(3, 3)))
 
 
@@ -177,19 +331,43 @@ def by_pil(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack([np.asarray(p.resize((width, height), Image.Resampling.BILINEAR)) for p in planes], axis=2)
 
 
-def one_by_one(net: nn.Module, image: np.ndarray, views: ViewSet, rescale=by_loops) -> np.ndarray:
-    """Scores of one image the slow way: each view cut by itself from a fresh rescale and forwarded alone."""
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the first axis."""
+    powers = np.exp(logits - logits.max(0))
+    return powers / powers.sum(0)
+
+
+def one_by_one(
+    net: nn.Module,
+    image: np.ndarray,
+    views: ViewSet,
+    rescale: Callable[[np.ndarray, int, int], np.ndarray] = by_loops,
+    map_of: Callable[[nn.Module, torch.Tensor], torch.Tensor] = lambda net, x: convolved(net, x, 4),
+) -> np.ndarray:
+    """Scores of one image the slow way: each view cut by itself from a fresh rescale and forwarded alone.
+
+    Its cells are averaged as logits or as probabilities. Views are averaged as probabilities, or as logits (the
+    logarithms of probabilities, which differ from logits by a constant) and then made probabilities.
+    """
     found = []
     for view in protocols.views(views, *image.shape[:2]):
         top, left, height, width = view.box
         pixels = rescale(image, *view.size)[top : top + height, left : left + width]
+        if view.out:
+            pixels = rescale(pixels, view.out, view.out)
         if view.flip:
             pixels = pixels[:, ::-1]
         x = torch.tensor(((pixels - MEAN) * SCALE).transpose(2, 0, 1)[None], dtype=torch.float64)
         with torch.inference_mode():
-            logits = convolved(net, x, 4).mean((2, 3)) if views.kind == "dense" else net(x)
-        found.append(logits[0].softmax(0).numpy())
-    return np.mean(found, axis=0)
+            cells = (map_of(net, x) if views.kind == "dense" else net(x)[:, :, None, None])[0].flatten(1).numpy()
+        if views.cells == "logits":
+            score = softmax(np.mean(cells, axis=1))
+        else:
+            score = np.mean([softmax(cell) for cell in cells.T], axis=0)
+        found += [score] * view.count
+    if views.views == "softmax":
+        return np.mean(found, axis=0)
+    return softmax(np.mean(np.log(found), axis=0))
 
 
 @pytest.mark.parametrize("rescale", [by_loops, by_pil])
@@ -203,6 +381,94 @@ def test_scores_are_those_of_each_view_taken_alone(net, name, shape, rescale):
     expected = [one_by_one(net, image, views, rescale) for image in images]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+AVERAGES = [(cells, views) for cells in protocols.CHOICES["cells"] for views in protocols.CHOICES["views"]]
+
+
+@pytest.mark.parametrize(("cells", "views"), AVERAGES)
+@pytest.mark.parametrize("flips", [True, False], ids=["flips", "plain"])
+@pytest.mark.parametrize("kind", ["dense", "ten"])
+def test_each_level_is_averaged_as_it_is_stated(net, kind, cells, views, flips):
+    """Cells in logits or softmax, then views in logits or softmax, against loops in float64."""
+    at, images = ViewSet(kind, 59, 32, flips=flips, cells=cells, views=views), pictures(2, 61, 83)
+    found = scores(net, images, [at], MEAN, SCALE, dtype="float64")[at]
+
+    np.testing.assert_allclose(found, [one_by_one(net, i, at) for i in images], rtol=0, atol=2e-7)
+    np.testing.assert_allclose(found.sum(1), 1, rtol=0, atol=1e-6)
+
+
+def test_the_ways_to_average_are_told_apart(net):
+    """The four of a class map, and the two of crops, differ by far more than rounding on these pictures."""
+    for kind, least in (("dense", 4), ("ten", 2)):
+        sets = [ViewSet(kind, 59, 32, cells=cells, views=views) for cells, views in AVERAGES]
+        found = list(scores(net, pictures(2, 61, 83), sets, MEAN, SCALE, dtype="float64").values())
+        apart = [f for i, f in enumerate(found) if all(np.abs(f - g).max() > 1e-4 for g in found[:i])]
+
+        assert len(apart) == least
+
+
+@pytest.mark.parametrize("views", protocols.CHOICES["views"])
+@pytest.mark.parametrize("region", protocols.CHOICES["region"])
+@pytest.mark.parametrize("kind", ["grid", "ten", "six"])
+def test_crops_of_every_region_are_those_taken_alone(net, kind, region, views):
+    """With the region itself fitted to the window, and crops of two squares that fall together counted twice."""
+    at = ViewSet(kind, 40, 32, grid=3, flips=kind == "six", region=region, views=views)
+    image = pictures(1, 60, 48)[0]  # 50 x 40: squares at 0, 5 and 10, crops at 0 and 8 (ten) in each
+    found = scores(net, [image], [at], MEAN, SCALE, dtype="float64", pixels=5 * 32 * 32)[at]
+
+    np.testing.assert_allclose(found[0], one_by_one(net, image, at), rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("views", protocols.CHOICES["views"])
+def test_crops_that_fall_together_count_as_many(net, views):
+    """On 34 x 36 at windows of 32 the five rows stand at 0, 0, 1, 2 and 2: the mean is of 25 boxes, not of 15."""
+    at = ViewSet("grid", 34, 32, grid=5, flips=False, views=views, side="none")
+    image = pictures(1, 34, 36)[0]
+    found = scores(net, [image], [at], MEAN, SCALE, dtype="float64")[at][0]
+    logits = []
+    for top in (0, 0, 1, 2, 2):
+        for left in (0, 1, 2, 3, 4):
+            pixels = (image[top : top + 32, left : left + 32] - MEAN) * SCALE
+            with torch.inference_mode():
+                logits.append(net(torch.tensor(pixels.transpose(2, 0, 1)[None]))[0].numpy())
+    expected = np.mean([softmax(x) for x in logits], 0) if views == "softmax" else softmax(np.mean(logits, 0))
+
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("rounding", protocols.CHOICES["rounding"])
+@pytest.mark.parametrize("side", protocols.CHOICES["side"])
+@pytest.mark.parametrize("kind", ["full", "dense", "ten"])
+def test_every_rescale_is_that_of_a_view_taken_alone(kind, side, rounding):
+    """Short side, both or none, of any kind of view, with a net that takes images of any size."""
+    net = make("resnet:cifar-20+width=1/4")
+    at, image = ViewSet(kind, 40, 32, side=side, rounding=rounding), pictures(1, 47, 61)[0]
+    found = scores(net, [image], [at], MEAN, SCALE, dtype="float64")[at]
+    expected = one_by_one(net, image, at, map_of=lambda net, x: net(x)[:, :, None, None])
+
+    np.testing.assert_allclose(found[0], expected, rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("text", ["spp:ZF-5+width=1/32+classes=5", "prelu:small+width=1/32+classes=5"])
+@pytest.mark.parametrize("cells", protocols.CHOICES["cells"])
+def test_a_pyramids_windows_are_as_large_as_the_crop_of_the_view_set(text, cells):
+    """The engine gives the crop to the dense form; at a scale of that crop a square image is the plain net."""
+    net, image = make(text), pictures(1, 131, 150)[0]
+    at, plain = ViewSet("dense", 160, 128, cells=cells), ViewSet("dense", 128, 128, side="both", cells=cells)
+    found = scores(net, [image], [at, plain], MEAN, SCALE, dtype="float64")
+
+    expected = one_by_one(net, image, at, map_of=lambda net, x: Dense(net, 128)(x))
+    np.testing.assert_allclose(found[at][0], expected, rtol=0, atol=2e-7)
+    expected = one_by_one(net, image, replace(plain, kind="full"))
+    np.testing.assert_allclose(found[plain][0], expected, rtol=0, atol=2e-7)
+
+
+def test_cells_that_are_not_there_are_not_averaged_in_softmax():
+    """A pooled net's cells meet before its last layer; the switch would do nothing without a word."""
+    net = make("resnet:cifar-20+width=1/4")
+    with pytest.raises(ReproError, match="softmax over cells needs the cells; this net's are averaged before its last"):
+        scores(net, pictures(1), [ViewSet("dense", 40, 32, cells="softmax")], MEAN, SCALE, dtype="float64")
 
 
 def test_float32_scores_are_near_the_float64_ones(net):
@@ -236,6 +502,18 @@ def test_view_sets_asked_for_together_equal_those_asked_for_alone(net):
     for views in sets:
         assert np.array_equal(together[views], scores(net, images, [views], MEAN, SCALE, dtype="float64")[views])
         np.testing.assert_allclose(together[views].sum(1), 1, rtol=0, atol=1e-6)
+
+
+def test_a_rescale_is_shared_only_where_all_of_it_is_the_same(net):
+    """View sets of one Q that differ in side, rounding or filter alone, asked for together and alone."""
+    images, at = pictures(2, 77, 101), ViewSet("ten", 64, 32)
+    choices = [(key, value) for key in ("side", "rounding", "resize") for value in protocols.CHOICES[key]]
+    sets = list(dict.fromkeys(replace(at, **{key: value}) for key, value in choices))
+    together = scores(net, images, sets, MEAN, SCALE, dtype="float64")
+
+    assert len({found.tobytes() for found in together.values()}) == len(sets) == 6
+    for views in sets:
+        assert np.array_equal(together[views], scores(net, images, [views], MEAN, SCALE, dtype="float64")[views])
 
 
 @pytest.mark.parametrize(("batch", "pixels"), [(1, 1), (3, 32 * 32), (4, 10_000), (64, 10**7)])
@@ -350,11 +628,11 @@ def test_images_that_are_not_rgb_bytes_are_a_failed_job(net, images, text):
         scores(net, images, [view_set("centre", 40)], MEAN, SCALE, dtype="float64")
 
 
-@pytest.mark.parametrize("field", ["resize", "cells", "views"])
+@pytest.mark.parametrize("field", [key for key in protocols.CHOICES if key != "flips"])
 def test_a_view_set_that_the_engine_does_not_know_is_refused(net, field):
     """A record never says one thing of its averaging where the engine did another."""
     views = ViewSet("grid", 40, 32, 5, **{field: "other"})
-    with pytest.raises(ReproError, match=r"only .* are known for resize, cells and views"):
+    with pytest.raises(ReproError, match=f"{field} is one of {', '.join(protocols.CHOICES[field])}$"):
         scores(net, pictures(1), [views], MEAN, SCALE, dtype="float64")
 
 
@@ -386,11 +664,12 @@ def test_a_short_evaluation_comes_to_the_numbers_of_its_numerics():
             "centre": [[0.54634, 0.04367, 0.07871], [0.6128, 0.01341, 0.075]],
         }
     }
-    images, sets = pictures(2, 60, 77), [view_set(name, 47) for name in ("dense", "grid", "ten", "centre")]
-    found = scores(make("vgg:A" + PROXY, torch.float32), images, sets, MEAN, SCALE)
+    images, expected = pictures(2, 60, 77), golden[NUMERICS["evaluate"]]
+    sets = {name: view_set(name, 47) for name in expected}
+    found = scores(make("vgg:A" + PROXY, torch.float32), images, list(sets.values()), MEAN, SCALE)
 
-    for views in sets:
-        np.testing.assert_allclose(found[views][:, :3], golden[NUMERICS["evaluate"]][views.kind], rtol=0, atol=1e-4)
+    for name, views in sets.items():
+        np.testing.assert_allclose(found[views][:, :3], expected[name], rtol=0, atol=1e-4)
 
 
 # Ranks

@@ -76,3 +76,22 @@ def test_many_tables_are_told_by_a_line_each(repro, tmp_path):
     assert total.split() == ["all", "15", "1", "1", "0", "0", "0", "0"]
     assert "| a | n: 2 printed, 132.9 measured; a slip: 1 + 1" in done.stdout
     assert "| a | n: 3 printed, 132.9 measured\n" in done.stdout
+
+
+def test_protocols_are_listed_as_data_and_drawn(repro, tmp_path):
+    """GoogLeNet's 144 crops as boxes in plain numbers; a picture of two protocols; a wrong name is told."""
+    [found] = json.loads(repro("protocols", "googlenet144", "--json").stdout)
+    boxes = [box for view_set in found["view_sets"] for box in view_set["boxes"]]
+    assert (found["views"], len(boxes), boxes[0]) == (144, 72, [0, 0, 224, 224])
+    repro("protocols", "grid", "spp96", "--picture", tmp_path / "views.png")
+    assert (tmp_path / "views.png").read_bytes().startswith(b"\x89PNG")
+    assert "did you mean 'googlenet144'?" in repro("protocols", "googlenet14", code=2).stderr
+
+
+def test_an_open_field_of_a_protocol_can_be_changed(repro, tmp_path):
+    """The other choice is new work for the evaluations alone; a choice that does not exist is told with those that do."""
+    plain = repro("run", TINY / "table1.yaml", "--dry-run", "--store", tmp_path / "s").stdout
+    other = repro("run", TINY / "table1.yaml", "--dry-run", "--store", tmp_path / "s", "-o", "protocol.flips=no").stdout
+    assert plain.count("train") == other.count("train") > 0
+    wrong = repro("run", TINY / "table1.yaml", "--store", tmp_path / "s", "-o", "protocol.resize=lanczos", code=2)
+    assert "resize: bilinear antialias, bicubic antialias, bilinear" in wrong.stderr

@@ -65,6 +65,7 @@ def scores(
     found: dict[ViewSet, list[NDArray[np.float32]]] = {view_set: [] for view_set in view_sets}
     with (
         _evaluating(net),
+        _cast_once(net, dtype),
         # A GPU's float32 is float32: no TF32, which torch lets cuDNN use.
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
         torch.inference_mode(),
@@ -109,6 +110,20 @@ def _evaluating(net: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def _cast_once(net: nn.Module, dtype: str) -> Iterator[None]:
+    """Under bfloat16 the weights of plain layers cast once, to what autocast makes of them at every batch."""
+    layers = [m for m in net.modules() if type(m) in (nn.Conv2d, nn.Linear) and dtype == "bfloat16"]
+    own = [(p, p.data) for layer in layers for p in layer.parameters(recurse=False)]
+    try:
+        for p, data in own:
+            p.data = data.bfloat16()
+        yield
+    finally:
+        for p, data in own:
+            p.data = data
 
 
 def _batches(images: Iterable[NDArray[np.uint8]], batch: int) -> Iterator[list[tuple[int, NDArray[np.uint8]]]]:
