@@ -139,7 +139,7 @@ def resolve(
         shares = rule.weights or (1,) * len(scales)
         for q, share in zip(scales, shares, strict=True):
             view_set = replace(ViewSet(rule.kind, q, window, flips=rule.flips, **(rule.more or {})), **chosen)
-            if q < window:
+            if q < window and rule.kind != "full":
                 raise ReproError(f"protocol {name!r}: a window of {window} does not fit an image of short side {q}")
             weights[view_set] = weights.get(view_set, Fraction(0)) + Fraction(share, len(names) * sum(shares))
     return tuple((weight, view_set) for view_set, weight in weights.items())

@@ -34,6 +34,11 @@ def show_overview(out: Console, reports: Sequence[Report]) -> None:
     grid.add_row(f"and {unmeasured} tables with nothing measured", "", "", "", "", "", "", "")
     grid.add_row("all", *(str(total[head]) for head in heads), style="bold")
     out.print(grid)
+    recalled = [v for r in reports for v in r.cells if v.cell.claim and v.cell.claim.recalled]
+    counted = sum(v.verdict != "missing" for v in recalled)
+    out.print(
+        f"of these, {len(recalled)} claims ({counted} measured) are recalled, not read in the paper: to be confirmed"
+    )
     for v in (v for r in reports for v in r.cells if v.cell.claim and v.verdict in ("differs", "failed")):
         printed = v.cell.claim.printed.text if v.cell.claim else ""
         cause = f"; {v.known['cause']}: {v.known['gives']}" if v.known else ""

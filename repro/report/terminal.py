@@ -181,4 +181,6 @@ def sentence(report: Report) -> str:
             total = sum(of.values())
             noun = what if total > 1 else what.removesuffix("s")
             parts.append(f"{total} {noun}: " + ", ".join(f"{n} {v}" for v, n in of.items()))
+    if recalled := sum(bool(v.cell.claim and v.cell.claim.recalled) for v in report.cells):
+        parts.append(f"{recalled} of the claims are recalled, not read in the paper: to be confirmed")
     return "; ".join(parts) or "nothing was selected"
