@@ -27,5 +27,5 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Time the proxy table and the parts of a run (minutes)."""
+    """Run the benchmarks and fail where a ratio fell below benchmarks/baseline.json; -- --quick takes 12 minutes."""
     session.run("python", "-m", "benchmarks", *session.posargs, external=True)

@@ -1,31 +1,55 @@
-"""How long the commands take that people wait for, on the records that are there.
-
-Run `repro run table3` first. Each line is the least of five processes, CPU and wall time in ms.
-"""
+"""`python -m benchmarks`: the lines of `repro bench`, and whether any fell below baseline.json (exit 1)."""
 
 from __future__ import annotations
 
-import os
-import subprocess
+import json
+import platform
 import sys
-import time
+from pathlib import Path
 
-COMMANDS = {
-    "repro --help": (["--help"], "under 200 ms of CPU time"),
-    "repro diff table3": (["diff", "table3"], "under 1500 ms"),
-    "repro run table3, nothing to do": (["run", "table3"], "under 15000 ms"),
-}
+import click
 
+from repro.files import write_whole
+from repro.report.terminal import console
 
-def timed(words: list[str]) -> tuple[float, float]:
-    """CPU and wall milliseconds of one process of the command."""
-    before, begun = os.times(), time.perf_counter()
-    subprocess.run([sys.executable, "-m", "repro", *words], check=True, capture_output=True)
-    after, wall = os.times(), time.perf_counter() - begun
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return 1000 * cpu, 1000 * wall
+from . import run, timing
+
+BASELINE = Path(__file__).with_name("baseline.json")
 
 
-for name, (words, goal) in COMMANDS.items():
-    runs = [timed(words) for _ in range(5)]
-    print(f"{name:34} {min(c for c, _ in runs):7.0f} ms CPU {min(w for _, w in runs):7.0f} ms   goal: {goal}")
+@click.command()
+@click.option("--quick", is_flag=True, help="Few images and repeats, nothing compiled.")
+@click.option("--json", "as_json", is_flag=True, help="Print data instead of a table.")
+@click.option("--line", "names", multiple=True, metavar="NAME", help="Only this line, repeatable.")
+@click.option("--write", is_flag=True, help="Make what was measured the baseline of this class of processor.")
+def main(quick: bool, as_json: bool, names: tuple[str, ...], write: bool) -> None:
+    """Run the lines and compare them with the baseline of this class of processor."""
+    found = run(names, quick, lambda text: click.echo(text, err=True))
+    click.echo(json.dumps(found, indent=1)) if as_json else console().print(timing.table(found))
+    known = json.loads(BASELINE.read_text(encoding="utf-8")) if BASELINE.exists() else {}
+    if write:
+        write_whole(BASELINE, json.dumps(updated(known, found), indent=1, sort_keys=True) + "\n")
+        return
+    worse = timing.fallen(found, known)
+    for text in worse:
+        click.echo(text, err=True)
+    sys.exit(1 if worse else 0)
+
+
+def updated(known: dict, found: list[dict]) -> dict:
+    """The baseline with the lines of `found` that were run and are not void in place of its own."""
+    from repro.provenance import environment
+
+    facts = environment()
+    own = known.get(timing.processor(), {})
+    lines = {
+        r["name"]: {k: r[k] for k in ("ratio", "spread")} for r in found if r["ratio"] is not None and not r["void"]
+    }
+    hardware = f"{facts['processor']}, {facts['cores']} cores, torch {facts['torch']}, {platform.system()}"
+    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    entry = {"hardware": hardware, "command": command, "lines": {**own.get("lines", {}), **lines}}
+    return {**known, timing.processor(): entry}
+
+
+if __name__ == "__main__":
+    main()

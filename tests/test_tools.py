@@ -89,7 +89,7 @@ def test_protocols_are_listed_as_data_and_drawn(repro, tmp_path):
 
 
 def test_an_open_field_of_a_protocol_can_be_changed(repro, tmp_path):
-    """The other choice is new work for the evaluations alone; a choice that does not exist is told with those that do."""
+    """The other choice is new work for evaluations alone; one that does not exist is told with those that do."""
     plain = repro("run", TINY / "table1.yaml", "--dry-run", "--store", tmp_path / "s").stdout
     other = repro("run", TINY / "table1.yaml", "--dry-run", "--store", tmp_path / "s", "-o", "protocol.flips=no").stdout
     assert plain.count("train") == other.count("train") > 0
