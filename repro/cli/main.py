@@ -14,6 +14,7 @@ import click
 
 from .. import __version__
 from ..errors import DIFFERENCE, FAILED, INTERRUPTED, NOTHING, OK, USAGE, ReproError
+from .bench import bench
 from .tools import new, protocols, validate, verify
 
 if TYPE_CHECKING:
@@ -236,5 +237,5 @@ def doctor(store: Path) -> int:
     return _end(FAILED, f"{bad} to mend") if bad else _end(OK, "all is well")
 
 
-for _command in (verify, new, validate, protocols):
+for _command in (verify, new, validate, protocols, bench):
     cli.add_command(_command)
