@@ -151,3 +151,18 @@ def test_every_matched_count_moves_with_the_net(paper):
             fixed += [f"{c.table} | {c.row} | {c.column}" for c in mine]
     fixed = [name for name in fixed if name not in FIXED]
     assert not fixed, f"{len(fixed)} claims that nothing moves: {fixed[:20]}"
+
+
+def test_every_net_of_a_library_runs_forward_and_backward():
+    """Each at its own input on the meta device: shapes and gradients, no values. Ours run for real, in test_net_*.py."""
+    claims, found = Claims("full"), set()
+    for path in tables.find([]):
+        for cell in claims.cells(claims.table(path)):
+            systems = (s for ensemble in cell.systems for s in ensemble) if cell.kind == "static" else ()
+            found |= {(s.build, s.input) for s in systems if s.build.family in architectures.LIBRARIES}
+    assert len(found) > 30
+    for build, pixels in found:
+        with torch.device("meta"):
+            net = architectures.make(build)
+            net(architectures.example(net, pixels, 2)).sum().backward()
+        assert all(p.grad is not None for p in net.parameters() if p.requires_grad), build
