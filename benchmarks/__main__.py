@@ -41,14 +41,13 @@ def updated(known: dict, found: list[dict]) -> dict:
     from repro.provenance import environment
 
     facts = environment()
-    own = known.get(timing.processor(), {})
-    lines = {
-        r["name"]: {k: r[k] for k in ("ratio", "spread")} for r in found if r["ratio"] is not None and not r["void"]
-    }
-    hardware = f"{facts['processor']}, {facts['cores']} cores, torch {facts['torch']}, {platform.system()}"
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
-    entry = {"hardware": hardware, "command": command, "lines": {**own.get("lines", {}), **lines}}
-    return {**known, timing.processor(): entry}
+    lines = dict(known.get(timing.processor(), {}).get("lines", {}))
+    for row in found:
+        if row["ratio"] is not None and not row["void"]:
+            lines[row["name"]] = {"ratio": row["ratio"], "spread": row["spread"], "command": command}
+    hardware = f"{facts['processor']}, {facts['cores']} cores, torch {facts['torch']}, {platform.system()}"
+    return {**known, timing.processor(): {"hardware": hardware, "lines": lines}}
 
 
 if __name__ == "__main__":

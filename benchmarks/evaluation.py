@@ -51,7 +51,7 @@ def files(folder: str, rounds: Iterator[list[np.ndarray]]) -> Iterator[list[Path
 def single(name: str, best: bool, jpeg: bool, quick: bool) -> Found:
     """One centre crop of 224 from short side 256."""
     torch.set_num_threads(2)
-    count, images = (3, 8) if quick else (5, 16)
+    count, images = (5, 8) if quick else (7, 16)
     net = made.net(NETS[name][0])
     other = peers.timm_net(net, NETS[name][1], best)
     ours = peers.prepared(net, best)

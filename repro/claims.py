@@ -46,17 +46,19 @@ class Claims:
     scale: str = "proxy"
     overrides: Mapping[str, str] = field(default_factory=dict)
     _tables: dict[str, Table] = field(default_factory=dict)
+    _named: dict[str, Table] = field(default_factory=dict)
 
     def table(self, path: Path) -> Table:
         """Load a table once."""
         table = self._tables.get(str(path))
         if table is None:
             table = self._tables[str(path)] = tables.load(path)
+            self._named.setdefault(table.name, table)
         return table
 
     def named(self, name: str) -> Table:
         """A table that was loaded, by its name."""
-        return next(t for t in self._tables.values() if t.name == name)
+        return self._named[name]
 
     def cells(self, table: Table) -> list[Cell]:
         """Every cell of a table, printed or not, row by row."""

@@ -154,7 +154,7 @@ def test_every_matched_count_moves_with_the_net(paper):
 
 
 def test_every_net_of_a_library_runs_forward_and_backward():
-    """Each at its own input on the meta device: shapes and gradients, no values. Ours run for real, in test_net_*.py."""
+    """Each at its own input on the meta device: shapes and gradients, no values. Ours run for real in test_net_*."""
     claims, found = Claims("full"), set()
     for path in tables.find([]):
         for cell in claims.cells(claims.table(path)):
