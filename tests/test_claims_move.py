@@ -166,3 +166,36 @@ def test_every_net_of_a_library_runs_forward_and_backward():
             net = architectures.make(build)
             net(architectures.example(net, pixels, 2)).sum().backward()
         assert all(p.grad is not None for p in net.parameters() if p.requires_grad), build
+
+
+# Numbers that do not follow from the paper's own description, and whether the table states the equation of the cause.
+CONFLICTS = {
+    ("googlenet/table1", "conv1", "params"): True,
+    ("googlenet/table1", "conv1", "ops"): True,
+    ("googlenet/table1", "4a", "params"): False,
+    ("googlenet/table1", "5a", "ops"): False,
+    ("googlenet/table1", "linear", "params"): True,
+    ("alexnet/figure2", "conv1", "neurons"): True,
+    ("alexnet/text", "neurons", "value"): True,
+    ("alexnet/text", "share of a conv layer", "value"): False,
+    ("bn/text", "parameters", "value"): False,
+    ("inception-v3/text", "cost", "value"): False,
+    ("resnet/text", "VGG-16 FLOPs", "value"): True,
+    ("densenet/table2", "Stochastic Depth 1202", "Params"): False,
+    ("densenet/table1", "depth in the name", "DenseNet-264"): False,
+    ("senet/table10", "r = 4", "params"): True,
+    ("senet/table10", "r = 8", "params"): False,
+    ("vit/table1", "ViT-Large", "Params"): True,
+}
+
+
+@pytest.mark.parametrize(("address", "has_cause"), CONFLICTS.items(), ids=map(" | ".join, CONFLICTS))
+def test_what_a_paper_gets_wrong_differs(address, has_cause):
+    """A run in which one of these matches is wrong."""
+    claims = Claims("full")
+    [path] = tables.find([address[0]])
+    cell = claims.cell(claims.table(path), *address[1:])
+    system = cell.systems[0][0]
+    verdict = judge.cell(cell, Result(counted(cell, numbers(system.build, system.input))), "full")
+
+    assert (verdict.verdict, bool(verdict.known)) == ("differs", has_cause)

@@ -58,6 +58,7 @@ def test_validate_tells_every_bad_file(repro, tmp_path):
         (tmp_path / f"{name}.yaml").write_text(text)
     done = repro("validate", *(tmp_path / f"{n}.yaml" for n in ("a", "good", "b")), code=2)
 
+    assert "tiny/paper.yaml: 2 recipes: ok" in repro("validate", TINY / "paper.yaml").stdout
     assert "good.yaml: 1 claims, 1 of them say how they are measured, 0 relations: ok" in done.stdout
     assert "a.yaml:4: unknown net 'Z'" in done.stderr
     assert "b.yaml:1: unknown key 'titel'; did you mean 'title'?" in done.stderr

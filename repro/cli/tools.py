@@ -104,6 +104,10 @@ def validate(files: tuple[str, ...]) -> int:
 
 
 def _checked(full: Any, proxy: Any, path: Path) -> str:
+    if path.name == "paper.yaml":
+        from ..tables import load_paper
+
+        return f"{path}: {len(load_paper(path.parent).recipes)} recipes: ok"
     table = full.table(path)
     cells, relations = full.cells(table), full.relations(table)
     proxy.cells(proxy.table(path))
