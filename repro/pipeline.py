@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,19 @@ class Run:
         return not void
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python looks for dead cycles ever longer as claims pile up, all of them alive: not while they are read."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@_no_collection()
 def prepare(options: Options, make_data: bool, say: Callable[[str], None]) -> Run:
     """Load and select tables, find or make their data, and plan. Raises ReproError for bad input."""
     store = Store(options.store)
@@ -155,6 +170,7 @@ def _select(options: Options, claims: Claims, table: Table) -> Selection:
     return Selection(table, cells, relations, claims.sides(table, relations))
 
 
+@_no_collection()
 def conclude(run: Run, failures: Mapping[str, str]) -> Outcome:
     """Judge what the records say of the selected cells; nothing is run."""
     results, scale = Results(run.plan, run.store, failures), run.options.scale
