@@ -51,6 +51,7 @@ def test_a_bad_file_is_one_line_and_exit_2(repro, tmp_path, change, parts):
         (["run", "tabel3"], "did you mean 'table3'?"),
         (["run", "table3", "--row", "F 256"], "no table has such a row"),
         (["run", "table3", "-o", "epochs=2"], "expected recipe.KEY="),
+        (["run", "table3", "-o", "recipe=2"], "expected recipe.KEY="),
         (["run", "table3", "--device", "abacus"], "there is no such device"),
         (["run", "table3", "--scale", "huge"], "'huge' is not one of 'proxy', 'full'"),
         (["run", "nowhere/table.yaml"], "no such file"),

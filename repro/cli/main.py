@@ -94,7 +94,8 @@ def _options(
     given = {}
     for pair in overrides:
         key, equals, value = pair.partition("=")
-        if not equals or not (key == "protocol" or key.split(".")[0] in ("recipe", "build", "protocol")):
+        room, dot, _ = key.partition(".")
+        if not equals or not (key == "protocol" or (dot and room in ("recipe", "build", "protocol"))):
             raise ReproError(f"-o {pair}: expected recipe.KEY=, build.KEY=, protocol.KEY=VALUE or protocol=NAME")
         given[key] = value
     return Options(tables, scale, only, rows, tuple(range(seed, seed + seeds)), jobs, device, store, given)
