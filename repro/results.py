@@ -167,13 +167,11 @@ def _of_stages(cell: Cell, stages: Sequence[Mapping[str, Any]], all_: Mapping[st
             return str(cell.extra.get("as_", "{height}×{width}×{channels}")).format_map(known)
         except (KeyError, ValueError):
             return None
-    if cell.quantity in ("channels", "receptive_field", "stride"):
-        geometry: dict[str, int | None] = {
-            "channels": channels,
-            "receptive_field": last.get("field"),
-            "stride": last.get("jump"),
-        }
-        return geometry[cell.quantity]
+    if cell.quantity == "channels":
+        return int(channels)
+    if cell.quantity in ("receptive_field", "stride"):
+        reach: int | None = last.get("field" if cell.quantity == "receptive_field" else "jump")
+        return reach
     key, factor = ("macs", 2) if cell.quantity == "flops" else (cell.quantity, 1)
     total: int = sum(stage.get(key, 0) for stage in stages)
     for name in cell.extra.get("without", ()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from nets import fill
 from torch import nn
 from torchvision.models import vgg as theirs
 
@@ -17,15 +18,6 @@ PROXY = "+width=1/8+input=32+classes=10+pools=3"
 
 def make(text: str) -> nn.Module:
     return architectures.make(Build.parse(text))
-
-
-def fill(net: nn.Module) -> None:
-    """Weights that keep signals of unit size through any depth; small biases."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, p in net.named_parameters():
-            bound = 0.1 if name.endswith("bias") else (6 / p[0].numel()) ** 0.5
-            p.uniform_(-bound, bound, generator=generator)
 
 
 def twin(net: nn.Module, layers: list[int | str], classifier: nn.Module | None = None) -> nn.Module:

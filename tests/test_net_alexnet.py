@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from nets import fill
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import alexnet as torchvisions
@@ -28,15 +29,6 @@ OTHER = {
 
 def make(text: str) -> nn.Module:
     return architectures.make(Build.parse(text))
-
-
-def fill(net: nn.Module) -> None:
-    """Weights that keep signals of unit size through any depth; small biases."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, p in net.named_parameters():
-            bound = 0.1 if name.endswith("bias") else (6 / p[0].numel()) ** 0.5
-            p.uniform_(-bound, bound, generator=generator)
 
 
 def noise(*shape: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from nets import fill_all as fill
 from torch import nn
 from torchvision.models import Inception3
 
@@ -39,18 +40,6 @@ def meta(text: str) -> nn.Module:
 
 def params(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-def fill(net: nn.Module) -> None:
-    """Weights that keep signals of unit size through any depth, and statistics that are not trivial."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, t in net.state_dict().items():
-            if not t.is_floating_point():
-                continue
-            low, high = (0.8, 1.2) if name.endswith(("running_var", "norm.weight")) else (-0.1, 0.1)
-            bound = (6 / t[0].numel()) ** 0.5 if t.dim() > 1 else 0.0
-            t.uniform_(-bound or low, bound or high, generator=generator)
 
 
 def test_parameters_are_those_of_the_released_net():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from nets import stir
 from torch import nn
 from torch.nn import functional as F
 
@@ -30,17 +31,6 @@ OTHER = {
 
 def make(text: str) -> nn.Module:
     return architectures.make(Build.parse(text))
-
-
-def stir(net: nn.Module) -> None:
-    """Scales, shifts and statistics of BN that are not those of a new net."""
-    generator = torch.Generator().manual_seed(0)
-    for m in net.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            for t in (m.weight.data, m.running_var):
-                t.uniform_(0.5, 1.5, generator=generator)
-            for t in (m.bias.data, m.running_mean):
-                t.uniform_(-0.2, 0.2, generator=generator)
 
 
 def renamed(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from nets import stir
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,17 +19,6 @@ OTHER = {"blocks": "1", "classes": "7", "decay": "uniform", "survival": "0.8", "
 
 def make(text: str) -> nn.Module:
     return architectures.make(Build.parse(text))
-
-
-def stir(net: nn.Module) -> None:
-    """Scales, shifts and statistics of BN that are not those of a new net."""
-    generator = torch.Generator().manual_seed(0)
-    for m in net.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            for t in (m.weight.data, m.running_var):
-                t.uniform_(0.5, 1.5, generator=generator)
-            for t in (m.bias.data, m.running_mean):
-                t.uniform_(-0.2, 0.2, generator=generator)
 
 
 def test_in_testing_the_branch_is_there_times_its_probability():

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ReproError
-from .googlenet import Conv, kept, opening
+from .googlenet import Conv, Strides, kept, opening
 from .vgg import LRN
 
 NETS = ("bn-inception", "inception")
@@ -122,39 +122,28 @@ class BNInception(nn.Module):
         super().__init__()
         if activation not in ACTIVATIONS or double not in ("3x3", "5x5"):
             raise ReproError(f"activation is {' or '.join(ACTIVATIONS)}, double 3x3 or 5x5; not {activation}, {double}")
-        side, left, act = input, stride, ACTIVATIONS[activation]
-
-        def step() -> int:
-            """The stride of the next strided layer: 2 until the net's own is used up; `side` follows."""
-            nonlocal side, left
-            now = 2 if left > 1 else 1
-            side, left = -(-side // now), left // 2
-            return now
-
-        def pool() -> nn.MaxPool2d:
-            now = step()
-            return nn.MaxPool2d(3, now, 0 if now == 2 else 1, ceil_mode=True)
+        strides, act = Strides(input, stride), ACTIVATIONS[activation]
 
         first, second = round(64 * width), round(192 * width)
-        self.conv1 = opening(first, step(), multiplier, norm, act)
-        self.pool1 = pool()
+        self.conv1 = opening(first, strides.step(), multiplier, norm, act)
+        self.pool1 = strides.pool()
         self.norm1 = nn.Identity() if norm else LRN()
         self.conv2 = nn.Sequential()
         self.conv2.add_module("reduce3x3", Conv(first, first, 1, norm=norm, activation=act))
         self.conv2.add_module("conv3x3", Conv(first, second, 3, norm=norm, activation=act))
         self.norm2 = nn.Identity() if norm else LRN()
-        self.pool2 = pool()
+        self.pool2 = strides.pool()
         channels = second
         for stage, modules in MODULES.items():
             part = nn.Sequential()
             for name in kept(modules, depth):
                 *widths, kind, proj = modules[name]
                 scaled = tuple(round(int(v) * width) for v in (*widths, proj))
-                block = Inception(channels, scaled, kind, 1 if proj else step(), double, norm, act)
+                block = Inception(channels, scaled, kind, 1 if proj else strides.step(), double, norm, act)
                 channels = block.out
                 part.add_module(f"inception_{name}", block)
             self.add_module(stage, part)
-        self.avg_pool = nn.AvgPool2d(side, 1)
+        self.avg_pool = nn.AvgPool2d(strides.side, 1)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(channels, classes)
 

@@ -148,6 +148,24 @@ def kept(modules: Iterable[T], depth: float) -> list[T]:
     return listed[-max(1, round(len(listed) * depth)) :]
 
 
+class Strides:
+    """The strides of a net's layers, 2 until the net's own, `stride`, is used up; `side` is that of the map so far."""
+
+    def __init__(self, side: int, stride: int) -> None:
+        self.side, self._left = side, stride
+
+    def step(self) -> int:
+        """The stride of the next strided layer."""
+        now = 2 if self._left > 1 else 1
+        self.side, self._left = -(-self.side // now), self._left // 2
+        return now
+
+    def pool(self) -> nn.MaxPool2d:
+        """The next 3x3 pooling, over the edge where it is strided."""
+        now = self.step()
+        return nn.MaxPool2d(3, now, 0 if now == 2 else 1, ceil_mode=True)
+
+
 class GoogLeNet(nn.Module):
     """GoogLeNet. Input (N, 3, input, input); output (N, classes) of logits, and in training those of the heads too.
 
@@ -176,33 +194,22 @@ class GoogLeNet(nn.Module):
         multiplier: int = 0,
     ) -> None:
         super().__init__()
-        batch, self.aux, side, left = norm == "batch", aux, input, stride
+        batch, self.aux, strides = norm == "batch", aux, Strides(input, stride)
         given = {"aux": aux, "module": module, "filters": filters, "norm": norm}
         for name, known in CHOICES.items():
             if given[name] not in known:
                 raise ReproError(f"{name} is {' or '.join(known)}, not {given[name]}")
 
-        def step() -> int:
-            """The stride of the next strided layer: 2 until the net's own is used up; `side` follows."""
-            nonlocal side, left
-            now = 2 if left > 1 else 1
-            side, left = -(-side // now), left // 2
-            return now
-
-        def pool() -> nn.MaxPool2d:
-            now = step()
-            return nn.MaxPool2d(3, now, 0 if now == 2 else 1, ceil_mode=True)
-
         first, second = round(64 * width), round(192 * width)
-        self.conv1 = opening(first, step(), multiplier, batch)
-        self.pool1 = pool()
+        self.conv1 = opening(first, strides.step(), multiplier, batch)
+        self.pool1 = strides.pool()
         self.norm1 = nn.Identity() if batch else LRN()
         self.conv2 = nn.Sequential()
         if module != "naive":
             self.conv2.add_module("reduce3x3", Conv(first, first, 1, norm=batch))
         self.conv2.add_module("conv3x3", Conv(first, second, 3, norm=batch))
         self.norm2 = nn.Identity() if batch else LRN()
-        self.pool2 = pool()
+        self.pool2 = strides.pool()
         channels = second
         for stage, modules in MODULES.items():
             part = nn.Sequential()
@@ -214,13 +221,13 @@ class GoogLeNet(nn.Module):
                 part.add_module(f"inception_{name}", block)
                 if stage == "inception_4" and aux != "none":
                     if i == 0:
-                        self.aux1 = Head(channels, side, width, classes, batch)
+                        self.aux1 = Head(channels, strides.side, width, classes, batch)
                     if i == max(0, len(names) - 2):
-                        self.aux2 = Head(channels, side, width, classes, batch)
+                        self.aux2 = Head(channels, strides.side, width, classes, batch)
             self.add_module(stage, part)
             if stage != "inception_5":
-                self.add_module(f"pool{stage[-1]}", pool())
-        self.avg_pool = nn.AvgPool2d(side, 1)
+                self.add_module(f"pool{stage[-1]}", strides.pool())
+        self.avg_pool = nn.AvgPool2d(strides.side, 1)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(channels, classes)
 

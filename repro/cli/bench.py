@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @click.command(short_help="Time what the README claims of speed.")
-@click.option("--quick", is_flag=True, help="Few images and repeats, nothing compiled: 12 minutes on 2 cores.")
+@click.option("--quick", is_flag=True, help="Few images and repeats, nothing compiled: about five minutes.")
 @click.option("--json", "as_json", is_flag=True, help="Print data instead of a table.")
 @click.option("--line", "names", multiple=True, metavar="NAME", help="Only this line, repeatable.")
 def bench(quick: bool, as_json: bool, names: tuple[str, ...]) -> int:

@@ -30,8 +30,9 @@ def show_outcome(outcome: Outcome, store: Path, as_json: bool, page: Sequence[st
     if len(outcome.reports) > MANY:
         lists.show_overview(out, outcome.reports)
         out.print("\n`repro diff TABLE` prints one of them whole")
-    for report in outcome.reports if len(outcome.reports) <= MANY else ():
-        terminal.show_table(out, report)
+    else:
+        for report in outcome.reports:
+            terminal.show_table(out, report)
     out.print()
     out.print(f"records: {store}", markup=False)
     for place in page:
