@@ -269,7 +269,9 @@ class Result:
     `value` is in the unit of the claim; a word or a list for text quantities. `hits` holds for
     each seed whether each image was answered right (bool, in the dataset's order), from which
     relations are judged; `weights` names the trainings, so that two results of the same weights
-    are known as such.
+    are known as such. `origin` says whose weights or scores they are where they were not trained
+    here (`published: ...`, `external: ...`); `limit` is the size of the part of the data set that was
+    looked at, 0 for all of it; `left_out` how many images could not be read.
     """
 
     value: Any = None
@@ -279,11 +281,17 @@ class Result:
     records: tuple[str, ...] = ()
     missing: str | None = None
     failed: str | None = None
+    origin: str = ""
+    limit: int = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a measured value says of its claim; `reason` is one line for a reader."""
+    """What a measured value says of its claim; `reason` is one line for a reader.
+
+    `ledger` are the lines of the tolerance ledger that were allowed for.
+    """
 
     cell: Cell
     result: Result
@@ -291,6 +299,7 @@ class Verdict:
     delta: float | None = None
     reason: str = ""
     known: Mapping[str, str] | None = None
+    ledger: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
