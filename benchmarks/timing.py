@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
+
+from repro.evaluate.machines import MACHINES, machine
 
 FP32, BF16 = 1e-4, 0.1  # the largest difference of a score that two paths may have, over its spread across images
 CLASSES = 5  # the reference must give so many, or one an image where there are fewer images
@@ -55,12 +56,7 @@ def everywhere(goal: float) -> dict[str, float]:
 @cache
 def processor() -> str:
     """The class of this machine's processor: `amx`, `bf16` (AVX512, no AMX) or `other`."""
-    return classed(Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else "")
-
-
-def classed(cpuinfo: str) -> str:
-    flags = set(next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "").split())
-    return "amx" if "amx_bf16" in flags else "bf16" if "avx512_bf16" in flags else "other"
+    return next(name for name, known in MACHINES.items() if known is machine("cpu"))
 
 
 def measured(line: Line, quick: bool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import protocols, tables
+from .architectures import LIBRARIES
 from .architectures import check as check_build
 from .errors import ReproError
 from .fields import RelationModel
@@ -40,11 +41,13 @@ def _placed(file: str, line: Callable[[str], int], prefix: str = "") -> Iterator
 class Claims:
     """The cells and relations of tables at one scale. Tables that an address names are read too.
 
-    `overrides` are `-o key=value` pairs whose key starts with `recipe.`, `build.` or is `protocol`.
+    `overrides` are `-o key=value` pairs whose key starts with `recipe.`, `build.` or is `protocol`. `weights` is
+    `timm` or `torchvision`, for those that a row names of that library, a file, or empty: nets are trained.
     """
 
     scale: str = "proxy"
     overrides: Mapping[str, str] = field(default_factory=dict)
+    weights: str = ""
     _tables: dict[str, Table] = field(default_factory=dict)
     _named: dict[str, Table] = field(default_factory=dict)
 
@@ -70,10 +73,20 @@ class Claims:
         quantity = settings.get("quantity", "")
         kind, unit, _ = QUANTITIES.get(quantity, ("", "", ""))
         kind, unit = settings.get("kind", kind), settings.get("unit", unit)
-        if kind in table.paper.missing and not any(need in settings for need in _NEEDS.get(kind, ())):
+        named = settings.get("weights", {})
+        loads = kind == "metric" and self.weights and ("build" in settings or self.weights in named)
+        if kind in table.paper.missing and not loads and not any(n in settings for n in _NEEDS.get(kind, ())):
             settings.setdefault("missing", table.paper.missing[kind])
         if kind == "metric" and self.scale == "proxy" and table.paper.proxy is None:
             settings.setdefault("missing", f"{table.paper.file} states no proxy; --scale full measures it")
+        if kind == "metric" and self.weights in LIBRARIES and (self.scale == "proxy" or self.weights not in named):
+            why = f"the table names no weights of {self.weights} for this row"
+            why = "published weights are of the paper's own data: --scale full" if self.scale == "proxy" else why
+            settings.setdefault("missing", why)
+        for net in settings.get("nets", ()) if self.weights and kind == "metric" else ():
+            one = self.cell(*self.address(table, net)) if isinstance(net, str) else None
+            if one and one.claim and one.claim.missing:
+                settings.setdefault("missing", one.claim.missing)
         if kind not in KINDS or (quantity not in QUANTITIES and "missing" not in settings):
             say = f"{row} | {column}: quantity {quantity!r} is not measured{near(quantity, QUANTITIES)} Known: "
             say += f"{', '.join(QUANTITIES)}. Any other needs `kind:` ({', '.join(KINDS)}) and `missing:`"
@@ -92,7 +105,9 @@ class Claims:
     def _systems(self, table: Table, settings: Mapping[str, Any]) -> tuple[tuple[System, ...], ...]:
         """An ensemble for each net that is claimed; `nets` is one ensemble of several."""
         if "nets" not in settings:
-            return tuple((self._system(table, settings, build),) for build in settings.get("build", []))
+            library = self.weights in LIBRARIES and settings["kind"] == "metric"  # whose net goes with its weights
+            builds = [f"{self.weights}:{settings['weights'][self.weights].partition('.')[0]}"] if library else []
+            return tuple((self._system(table, settings, build),) for build in builds or settings.get("build", []))
         members: list[System] = []
         for net in settings["nets"]:
             if isinstance(net, str):  # an address: the nets of that cell, whatever quantity stands there
@@ -105,7 +120,13 @@ class Claims:
     def _system(self, table: Table, settings: Mapping[str, Any], text: str) -> System:
         # Counts and settings are of the paper's own net and recipe, whatever the scale.
         at = self if settings["kind"] == "metric" else Claims("full", self.overrides)
-        net, pixels = at.net(table, text), at.size(table, settings.get("input", 224))
+        word, pixels = at.weights, at.size(table, settings.get("input", 224))
+        if word in LIBRARIES:  # the library's own net, which its weights fit
+            word = f"{word}:{settings['weights'][word]}"
+            net = Build.parse(word.partition(".")[0])
+            check_build(net)
+        else:
+            net = at.net(table, text)
         if settings["kind"] == "static":
             return System(net, input=pixels)
         words = [self.overrides["protocol"]] if "protocol" in self.overrides else settings.get("protocol", [])
@@ -115,15 +136,16 @@ class Claims:
         scaled = Q or (words and is_whole)
         views = protocols.resolve(words, Q, pixels, lambda q: at.size(table, q), choices) if scaled else ()
         dataset, recipe = settings.get("dataset", ""), settings.get("recipe", "")
-        if recipe not in table.paper.recipes:
+        if recipe not in table.paper.recipes and not word and (recipe or settings["kind"] == "metric"):
             raise ReproError(f"recipe {recipe!r} is not in {table.paper.file}{near(recipe, table.paper.recipes)}")
         if settings["kind"] == "metric":
-            for need in ("S", "protocol") if is_whole else ("S", "Q", "protocol"):
+            needs = {"protocol"} | ({"Q"} if not is_whole else set()) | ({"S"} if not word else set())
+            for need in sorted(needs):
                 if need not in settings:
                     raise ReproError(f"{need} is missing for the build {text}")
             if at.scale == "proxy" and table.paper.proxy:
                 dataset = table.paper.proxy.dataset.get(dataset, dataset)
-        return System(net, recipe, at.span(table, settings.get("S", "0")), dataset, views, pixels)
+        return System(net, recipe, at.span(table, settings.get("S", "0")), dataset, views, pixels, word)
 
     def net(self, table: Table, text: str) -> Build:
         """A build of the table's with what the command line and, at its scale, the proxy change."""

@@ -26,7 +26,7 @@ def examine(root: Path) -> list[Finding]:
     store = Store(root)
     free = shutil.disk_usage(root).free / 2**30
     found.append((free > 1, "disk", f"{free:.1f} GiB free at {root}" + ("" if free > 1 else "; make room")))
-    found.append((True, "device", _device()))
+    found += [(True, "device", _device()), (True, "evaluation", _evaluation())]
     for name in data.DIGITS:
         known = data.facts(name, root / "data")
         note = f"{known['images']} images, {known['fingerprint'][:12]}" if known else "will be made by the first run"
@@ -51,3 +51,16 @@ def _device() -> str:
     if torch.cuda.is_available():
         return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return "no GPU; jobs run on the CPU, one thread each"
+
+
+def _evaluation() -> str:
+    """What the evaluation engine would use here, and why."""
+    import torch
+
+    from .evaluate.machines import machine
+
+    ours = machine("cuda" if torch.cuda.is_available() else "cpu")
+    return (
+        f"{ours.name}: channels last (faster), {ours.batch} images or {ours.views} views of 224 x 224 (memory), "
+        f"one thread a job, float32, nothing compiled (both change scores); -o evaluate.dtype= offers {ours.offers}"
+    )

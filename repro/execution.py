@@ -142,8 +142,9 @@ class _Execution:
                 continue
             inputs = {}
             for need in needs:
-                record = self.store.read("train", need)
-                if record:
+                if need in self.plan.published:
+                    inputs[need] = self.plan.published[need].path
+                elif record := self.store.read("train", need):
                     inputs[need] = self.store.file(record, "safetensors")
             del self.waiting[item]
             future = self.executor.submit(job, inputs, self.store.partial(item))
@@ -170,6 +171,7 @@ class _Execution:
 
     def _finish(self, future: Future[Any]) -> None:
         item, job, lock = self.active.pop(future)
+        place = environment() | {"device": str(self.executor.device)}
         try:
             outputs, seconds = future.result()
             for out in outputs:
@@ -180,7 +182,7 @@ class _Execution:
                     out.spec,
                     out.numbers,
                     out.files,
-                    environment(),
+                    place,
                     seconds / len(outputs),
                 )
             self.store.clear(item)
@@ -191,7 +193,7 @@ class _Execution:
         except JobError as error:
             if error.final and job.kind == "train":
                 # The same job would end the same way: this is its outcome, and is kept.
-                self.store.commit(job.kind, job.digest, job.name, job.spec, {}, {}, environment(), 0.0, error.reason)
+                self.store.commit(job.kind, job.digest, job.name, job.spec, {}, {}, place, 0.0, error.reason)
                 self.store.clear(item)
             self._fail(item, error.reason)
         except OSError as error:

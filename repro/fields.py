@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
 
 
 def _listed(value: Any) -> Any:
@@ -15,7 +16,10 @@ def _optional(value: Any) -> Any:
     return None if value == "no" else value
 
 
-Words = Annotated[list[str], BeforeValidator(_listed)]
+T = TypeVar("T")
+Listed = Annotated[list[T], BeforeValidator(_listed)]
+Words = Listed[str]
+Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 class _Model(BaseModel):
@@ -55,6 +59,7 @@ class Settings(Net):
     nets: list[str | Net] | None = None
     margin: float | None = None
     input: int | None = None
+    weights: dict[str, str] | None = None
 
     model_config = ConfigDict(extra="forbid", alias_generator=lambda name: name.rstrip("_"))
 
@@ -97,51 +102,134 @@ class TableModel(_Model):
     known: list[Known] = []
 
 
-class Optimizer(_Model):
-    name: Literal["sgd"]
+class _Grown(_Model):
+    """A model whose dump leaves out fields that came later and are at their default, so that old digests hold."""
+
+    FIRST: ClassVar[str]  # the fields that are always in the dump
+
+    @model_serializer(mode="wrap")
+    def _brief(self, dump: Any) -> dict[str, Any]:
+        first, fields = self.FIRST.split(), type(self).model_fields
+        return {k: v for k, v in dump(self).items() if k in first or v != fields[k].get_default()}
+
+
+class Optimizer(_Grown):
+    """Arguments as torch names them; `rmsprop-tf` is timm's, with eps under the root and averages from one."""
+
+    FIRST = "name lr momentum nesterov weight_decay"
+    name: Literal["sgd", "rmsprop", "rmsprop-tf", "adam", "adamw"]
     lr: float
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    betas: Pair = [0.9, 0.999]
+    alpha: float = 0.99  # of rmsprop: the decay of the mean of squares
+    eps: float = 1e-8
+    no_decay: Listed[Literal["norms", "biases"]] = []  # parameters without weight decay
 
 
-class Schedule(_Model):
-    name: Literal["plateau", "one-cycle"]
+class Schedule(_Grown):
+    """How the rate goes over the training; `every` and `milestones` are in `unit`, from its beginning."""
+
+    FIRST = "name factor patience drops warmup"
+    name: Literal["plateau", "one-cycle", "constant", "steps", "exponential", "linear", "cosine", "polynomial"]
     factor: float = 0.1
     patience: int = 3
     drops: int = 3
-    warmup: float = 0.3
+    warmup: float = 0.3  # of one-cycle: the share of the training
+    unit: Literal["epochs", "iterations"] = "epochs"
+    milestones: Listed[float] = []  # of steps: at each the rate is multiplied by factor
+    every: float = 1.0  # of exponential: so often the rate is multiplied by factor
+    end: float = 0.0  # of linear, cosine, polynomial: the last rate as a share of the first
+    power: float = 1.0  # of polynomial
+    warmup_epochs: float = 0.0
+    warmup_steps: int = 0
+    warmup_from: float = 0.0  # the share of the rate that the warm-up begins with
+    warmup_shape: Literal["linear", "constant"] = "linear"
 
 
-class Init(_Model):
-    name: Literal["normal", "kaiming"]
+class Init(_Grown):
+    """Weights of convolutions and linear layers; `as built` leaves all as the build makes them, from the seed."""
+
+    FIRST = "name std"
+    name: Literal["normal", "kaiming", "xavier", "as built"]
     std: float = 0.0
+    bias: float = 0.0
+    ones: Listed[str] = []  # layers whose biases are one, by name (AlexNet)
+    slope: float = 0.0  # of kaiming: the slope below zero (PReLU)
 
 
-class Augment(_Model):
+class Augment(_Grown):
+    """What is done to an image on its way in; the stronger kinds come from torchvision."""
+
+    FIRST = "flip colour step"
     flip: float
     colour: float
     step: int = 1  # pixels between the scales that S is drawn from
+    crop: Literal["scale", "area", "pad", "whole"] = "scale"
+    pad: int = 4  # of crop pad: pixels of the mean colour on each side
+    area: Pair = [0.08, 1.0]  # of crop area: share of the image
+    aspect: Pair = [0.75, 4 / 3]
+    interpolation: Literal["bilinear", "bicubic", "random"] = "bilinear"  # of crop area
+    jitter: float = 0.0  # brightness, contrast, saturation by 1 - jitter to 1 + jitter, in random order
+    randaugment: Annotated[list[int], Field(max_length=2)] = []  # operations, and their magnitude of 30
 
 
-class Recipe(_Model):
-    """How weights come to be, typed; `train` reads it as plain data (source by section in the file)."""
+class Recipe(_Grown):
+    """How weights come to be, typed; a dump of it is what `train` reads (source by section in the file)."""
 
+    FIRST = (
+        "dataset val batch epochs optimizer schedule dropout init clip augment scale dtype memory_format threads bar"
+    )
     dataset: str
     val: str
     batch: int
     epochs: int
+    iterations: int = 0  # where given, the training ends after so many, whatever `epochs` says
     optimizer: Optimizer
     schedule: Schedule
-    dropout: float
+    dropout: float | Literal["as built"]
     init: Init
     clip: Annotated[float | None, BeforeValidator(_optional)] = None
     augment: Augment
-    scale: float = 1.0
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    mean: Annotated[
+        list[float], Field(max_length=3)
+    ] = []  # taken off the pixels, 0..255; else that of the training set
+    scale: float | Annotated[list[float], Field(min_length=3, max_length=3)] = (
+        1.0  # then multiplies them, by channel where there are three
+    )
+    label_smoothing: float = 0.0
+    mixup: float = 0.0  # alpha
+    aux: float = 0.0  # weight of the losses of a net's other outputs
+    ema: float = 0.0  # decay by step of the average of weights that is kept; 0 keeps the last weights
+    polyak: float | None = None  # from this epoch on the plain mean of the weights after each step is kept
+    bn_batch: int = 0  # images that go through the net together, and that BN normalises over
+    accumulate: int = 1  # parts that a batch goes through the net in, where `bn_batch` is not given
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    tf32: bool = False
+    cudnn_benchmark: bool = False
+    deterministic: bool = True
+    compile: bool = False
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     threads: int = 1
     bar: float = 1.0
+    val_view: Literal["dense", "centre"] = "dense"  # how an epoch's validation error is measured, at the mean S
+
+    @classmethod
+    def of(cls, dump: Mapping[str, Any]) -> Recipe:
+        """A dumped recipe made whole again; it need not name its data sets."""
+        return cls.model_validate({"dataset": "", "val": "", **dump})
+
+    @model_validator(mode="after")
+    def _agree(self) -> Recipe:
+        rate = self.schedule
+        if rate.name in ("plateau", "one-cycle") and (rate.warmup_epochs or rate.warmup_steps):
+            raise ValueError(f"{rate.name} has no warm-up by epochs or steps")
+        if self.bn_batch and self.accumulate > 1:
+            raise ValueError("bn_batch already says how many images go through the net together: leave out accumulate")
+        if self.ema and self.polyak is not None:
+            raise ValueError("either ema or polyak is averaged, not both")
+        return self
 
 
 class Start(_Model):

@@ -5,6 +5,11 @@ one run: `match` needs the 90 % interval of the mean inside a margin fixed befor
 prediction interval that excludes the printed one (CORE-Bench, arXiv 2409.11363) and a gap above the
 margin; the rest is inconclusive. Measured on other data, it is incomparable.
 
+Weights or scores from elsewhere, at full scale: half a printed unit plus the lines of the tolerance ledger that
+apply, added up; the verdict says that the paper's own weights were not checked. A part of the images (`--limit`)
+never matches: `differs` needs the 95 % Wilson interval too to exclude the claim (Wilson, JASA 22, 1927). Images
+that could not be read are counted as all wrong and as all right, and the verdict must hold for both.
+
 Relations are judged by errors on the same images. One set of weights, two protocols: images are the unit;
 exact McNemar, or its extension to sums over seeds. Two trainings: the training is the unit. From three
 seeds a side, seeds and images are both at random (Obuchowski and Rockette 1995, Howe 1974), and the spread
@@ -16,17 +21,20 @@ adjusted by Holm over all relations of a table file, those not run as p = 1; `ma
 `differs` the other. "No better" is one one-sided test that the gain is below the margin, for a difference
 that was not found proves nothing (Altman and Bland, BMJ 311, 1995). A conjunction takes its largest p; one
 reversed pair refutes it, at Bonferroni's price for having looked at them all. A trend is its ends, with no
-adjacent pair significantly reversed.
+adjacent pair significantly reversed. Beside `inconclusive` stands the smallest effect that would have been found
+with 80 % power (Bloom, Evaluation Review 19, 1995) at the level of Holm's first step.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from decimal import Decimal
+from statistics import fmean
 from typing import Any
 
-from . import stats
+from . import ledger, stats
 from .printed import describe, exact, overlaps
 from .relations import relations
 from .schema import Cell, Claim, Printed, Result, Verdict
@@ -41,7 +49,9 @@ def cell(cell: Cell, result: Result, scale: str) -> Verdict:
     """
     word, reason, delta = _judged(cell, result, scale)
     known = cell.claim.known if cell.claim and word == "differs" else None
-    return Verdict(cell, result, word, delta, reason, known)
+    is_elsewhere = bool(result.origin) and cell.kind == "metric" and delta is not None
+    used = tuple(map(str, ledger.lines(cell, result))) if is_elsewhere else ()
+    return Verdict(cell, result, word, delta, reason, known, used)
 
 
 def _judged(cell: Cell, result: Result, scale: str) -> tuple[str, str, float | None]:
@@ -64,7 +74,7 @@ def _judged(cell: Cell, result: Result, scale: str) -> tuple[str, str, float | N
         return *_exact(claim, value), delta
     data = {system.dataset for ensemble in cell.systems for system in ensemble}
     if data == {claim.dataset} or (scale == "full" and not (data and claim.dataset)):
-        return *_trained(claim.printed, result, cell.extra.get("margin")), delta
+        return *_metric(cell, claim.printed, result), delta
     where = " and ".join(sorted(data)) or "the proxy's data"
     return "incomparable", f"measured on {where}: says nothing of a number on {claim.dataset or 'other data'}", None
 
@@ -101,6 +111,52 @@ def _gap(printed: Printed, value: float) -> float:
     return float(Decimal(str(value)) - printed.value)
 
 
+def _ends(result: Result) -> tuple[list[float], list[float]]:
+    """Each run's value with the images that could not be read as all of the one kind, and all of the other."""
+    runs, n, lost = (
+        result.per_seed or (float(result.value),),
+        len(result.hits[0]) if result.hits else 0,
+        result.left_out,
+    )
+    shares = [v * n / (n + lost) if lost else v for v in runs]
+    return shares, [v + (100 * lost / (n + lost) if lost else 0) for v in shares]
+
+
+def _metric(cell: Cell, printed: Printed, result: Result) -> tuple[str, str]:
+    """A metric on the claim's own data: by the ledger or by the margin, then by how many images were read."""
+    low, high = (fmean(ends) for ends in _ends(result))
+    slack = round(sum(line.points for line in ledger.lines(cell, result)), 4) if result.origin else 0.0
+    by = Decimal(str(slack))
+    allowed = replace(printed, low=printed.low and printed.low - by, high=printed.high and printed.high + by)
+    if result.origin:
+        word, reason = _from_elsewhere(allowed, result, low, high, f"{printed.text} ± {slack:.2f} by the ledger")
+    else:
+        word, reason = _trained(printed, result, cell.extra.get("margin"))
+    if result.left_out:
+        reason = f"{result.left_out} images could not be read, so the value lies in [{low:.2f}, {high:.2f}]; {reason}"
+    if result.limit:
+        n = len(result.hits[0]) if result.hits else result.limit
+        low, high = 100 * stats.wilson(low / 100, n)[0], 100 * stats.wilson(high / 100, n)[1]
+        excludes = not overlaps(allowed, low, high)
+        word = "differs" if word == "differs" and excludes else "inconclusive"
+        said = f"95 % Wilson interval [{low:.2f}, {high:.2f}] {'excludes' if excludes else 'holds'} {printed.text}"
+        reason = f"a part of {n} images, {said}; {reason}{'; without --limit it may be settled' * (word != 'differs')}"
+    return word, reason
+
+
+def _from_elsewhere(allowed: Printed, result: Result, low: float, high: float, claim: str) -> tuple[str, str]:
+    """Published weights or external scores, with a value from `low` to `high`, against what is allowed."""
+    kind, _, source = result.origin.partition(": ")
+    what = "scores made elsewhere" if kind == "external" else "published weights"
+    said = f"{what} were checked ({source or kind}), not the paper's own: {low:.2f} against {claim}"
+    room = min(abs(float(edge) - v) for edge in (allowed.low, allowed.high) if edge is not None for v in (low, high))
+    if allowed.holds(low) and allowed.holds(high):
+        return "match", f"{said}; a change of {room:.2f} or more would be caught"
+    if low == high or not overlaps(allowed, low, high):
+        return "differs", f"{said}; {room:.2f} points stay unexplained"
+    return "inconclusive", f"{said}; reading every image may settle it"
+
+
 def _trained(printed: Printed, result: Result, margin: float | None) -> tuple[str, str]:
     """A metric of nets trained here, by the margin that the table fixed before the run."""
     if margin is None:
@@ -108,13 +164,15 @@ def _trained(printed: Printed, result: Result, margin: float | None) -> tuple[st
     spread, runs = float(printed.spread or 0), result.per_seed
     if len(runs) < 2:
         return "inconclusive", f"one run; a match within {margin:g} needs two or more: --seeds 3 may settle it"
-    low, high = stats.mean_interval(runs, 0.90)
+    lows, highs = _ends(result)
+    low, high = stats.mean_interval(lows, 0.90)[0], stats.mean_interval(highs, 0.90)[1]
     low, high = _gap(printed, low - spread), _gap(printed, high + spread)
     inside = f"90 % interval of the gap [{low:.2f}, {high:.2f}]"
     if max(abs(low), abs(high)) <= margin:
         return "match", f"{inside}, within the margin {margin:g} ({len(runs)} runs)"
-    first, last = stats.prediction_interval(runs, 0.95)
-    if not overlaps(printed, first, last) and abs(_gap(printed, result.value)) > margin:
+    first, last = stats.prediction_interval(lows, 0.95)[0], stats.prediction_interval(highs, 0.95)[1]
+    gap = min(abs(_gap(printed, fmean(ends))) for ends in (lows, highs))
+    if not overlaps(printed, first, last) and gap > margin:
         where = f"95 % prediction interval of one run [{first:.2f}, {last:.2f}]"
         return "differs", f"{where} excludes {printed.text}, and the gap exceeds {margin:g} ({len(runs)} runs)"
     reason = f"{inside} leaves the margin {margin:g}, yet {len(runs)} runs do not exclude {printed.text}"

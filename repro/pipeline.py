@@ -15,7 +15,7 @@ from .architectures import own_source
 from .claims import Claims
 from .errors import JobError, ReproError
 from .execution import Progress, execute
-from .plan import Plan, Planner
+from .plan import SIZES, Plan, Planner
 from .reader import near
 from .results import Results
 from .schema import KINDS, Build, Cell, Relation, RelationVerdict, Verdict
@@ -38,6 +38,8 @@ class Options:
     device: str = "cpu"
     store: Path = Path("runs/store")
     overrides: Mapping[str, str] = field(default_factory=dict)
+    weights: str = ""  # timm, torchvision, or a file: published weights in place of trainings
+    limit: int = 0  # images of each evaluated set, 0 for all
 
 
 @dataclass
@@ -85,12 +87,14 @@ class Selection:
 
 @dataclass
 class Run:
-    """One run's selection and plan, before any work."""
+    """One run's selection and plan, before any work: `sizes` in images of the data sets, `absent` why some lack."""
 
     options: Options
     store: Store
     selected: list[Selection]
     plan: Plan
+    sizes: Mapping[str, int]
+    absent: Mapping[str, str]
 
     def has(self, kind: str, digest: str) -> bool:
         """Whether a sound record is there; scores of other weights than the store's are void."""
@@ -125,7 +129,7 @@ def _no_collection() -> Iterator[None]:
 def prepare(options: Options, make_data: bool, say: Callable[[str], None]) -> Run:
     """Load and select tables, find or make their data, and plan. Raises ReproError for bad input."""
     store = Store(options.store)
-    claims = Claims(options.scale, overrides=options.overrides)
+    claims = Claims(options.scale, options.overrides, options.weights)
     loaded = [claims.table(path) for path in tables.find(options.words)]
     selected = [_select(options, claims, table) for table in loaded]
     for word in options.rows:
@@ -142,14 +146,19 @@ def prepare(options: Options, make_data: bool, say: Callable[[str], None]) -> Ru
                 try:
                     if name in data.DIGITS:
                         say("making the proxy's images, once")
-                    facts[name] = data.ensure(name, store.root / "data")
+                    facts[name] = data.ensure(name, store.root / "data", say)
                 except JobError as error:
                     reasons[name] = error.reason
-            elif facts[name] is None:
-                facts[name] = {"fingerprint": "not made yet", "images": 2000, "classes": 10}
+            if facts[name] is None and not make_data and name in SIZES:  # a dry run tells the cost all the same
+                facts[name] = {"fingerprint": "not here", **dict(zip(("images", "classes"), SIZES[name], strict=True))}
         return facts[name]
 
-    planner = Planner(claims, look_up, options.seeds)
+    def find(word: str, build: Build) -> Any:
+        from .weights import find as published
+
+        return published(word, build, store.root / "weights", fetch=make_data)
+
+    planner = Planner(claims, look_up, options.seeds, find, options.limit)
     for selection in selected:
         for cell in [*selection.cells, *selection.sides]:
             planner.add(claims.named(cell.table), cell)
@@ -159,7 +168,8 @@ def prepare(options: Options, make_data: bool, say: Callable[[str], None]) -> Ru
     blocked = planner.plan.blocked
     for key, reason in blocked.items():
         blocked[key] = reasons.get(reason.removesuffix(" is not here"), reason)
-    return Run(options, store, selected, planner.plan)
+    sizes = {name: int(known["images"]) for name, known in facts.items() if known}
+    return Run(options, store, selected, planner.plan, sizes, reasons)
 
 
 def _select(options: Options, claims: Claims, table: Table) -> Selection:

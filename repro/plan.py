@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import recipes
 from .claims import Claims
@@ -15,10 +15,31 @@ from .provenance import NUMERICS, digest, source_of, version
 from .schema import Build, Cell, Job, System, ViewSet
 from .tables import Table
 
+if TYPE_CHECKING:
+    from .weights import Published
+
 Key = tuple[str, str, str]
 
-# Images of the sets that cannot be looked at here, for what follows from their size alone.
-IMAGES = {"imagenet-1k-train": 1_281_167}
+# Images and classes of sets that may not be here, for what follows from their size alone.
+SIZES = {
+    "imagenet-1k-train": (1_281_167, 1000),
+    "imagenet-1k-val": (50_000, 1000),
+    "digits-train": (2_000, 10),
+    "digits-val": (1_000, 10),
+    "digits-test": (3_000, 10),
+    "imagenet-1k-val-48238": (48_238, 1000),
+    "imagenet-21k": (14_197_122, 21_843),
+    "jft-300m": (303_000_000, 18_291),
+    **{f"cifar{n}{part}": (size, n) for n in (10, 100) for part, size in (("-train", 50_000), ("", 10_000))},
+    **{f"svhn{part}": (n, 10) for part, n in (("-train", 73_257), ("-train+extra", 604_388), ("", 26_032))},
+    **{
+        f"{fashion}mnist{part}": (n, 10)
+        for fashion in ("", "fashion-")
+        for part, n in (("-train", 60_000), ("", 10_000))
+    },
+    "places365-train": (1_803_460, 365),
+    "places365-val": (36_500, 365),
+}
 
 
 @dataclass(frozen=True)
@@ -56,14 +77,15 @@ class Evaluation:
 class Plan:
     """Jobs by digest, each behind what it needs, and the evaluations of what they train.
 
-    `systems` holds, for each metric cell, claimed net and seed, the members whose scores are
-    averaged; `counts` the record that a static or setting cell reads; `blocked` why a cell
-    cannot be measured here.
+    `systems` holds, for each metric cell, claimed net and seed, the members whose scores are averaged;
+    `published` the weights that are loaded and not trained; `counts` the record that a static or setting
+    cell reads; `blocked` why a cell cannot be measured here.
     """
 
     jobs: dict[str, Job] = field(default_factory=dict)
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     systems: dict[Key, list[list[tuple[Trained, ...]]]] = field(default_factory=dict)
+    published: dict[str, Published] = field(default_factory=dict)
     counts: dict[Key, list[str]] = field(default_factory=dict)
     blocked: dict[Key, str] = field(default_factory=dict)
 
@@ -75,11 +97,17 @@ class Plan:
 
 @dataclass
 class Planner:
-    """Fills a plan cell by cell. `facts` gives a data set's fingerprint and classes, or None."""
+    """Fills a plan cell by cell. `facts` gives a data set's fingerprint and classes, or None.
+
+    `find` gives published weights by their word and net, or raises ReproError with what to fetch; `limit` is the
+    size of the part of a data set that is evaluated, 0 for all of it.
+    """
 
     claims: Claims
     facts: Callable[[str], Mapping[str, Any] | None]
     seeds: Sequence[int] = (0,)
+    find: Callable[[str, Build], Published] | None = None
+    limit: int = 0
     plan: Plan = field(default_factory=Plan)
     _recipes: dict[tuple[str, str], tuple[dict[str, Any], Start | None]] = field(default_factory=dict)
 
@@ -96,10 +124,25 @@ class Planner:
             if lacking:
                 self.plan.blocked[cell.key] = f"{lacking[0]} is not here"
                 return
+            try:
+                published = {s: self._published(s) for e in cell.systems for s in e if s.weights}
+            except ReproError as error:
+                self.plan.blocked[cell.key] = str(error)
+                return
             self.plan.systems[cell.key] = [
-                [tuple(self._trained(table, system, seed) for system in ensemble) for seed in self.seeds]
+                [
+                    tuple(self._scored(table, system, published.get(system), seed) for system in ensemble)
+                    for seed in (self.seeds[:1] if published else self.seeds)
+                ]
                 for ensemble in cell.systems
             ]
+
+    def _published(self, system: System) -> Published:
+        if self.find is None:
+            raise ReproError("published weights are not looked up here")
+        found = self.find(system.weights, system.build)
+        self.plan.published[found.sha256[:32]] = found
+        return found
 
     def _recipe(self, table: Table, name: str) -> tuple[dict[str, Any], Start | None]:
         key = table.paper.file, name
@@ -108,6 +151,8 @@ class Planner:
         return self._recipes[key]
 
     def _sets(self, table: Table, system: System) -> list[str]:
+        if system.weights:
+            return [system.dataset]
         recipe, _ = self._recipe(table, system.recipe)
         return [system.dataset, recipe["dataset"], recipe["val"]]
 
@@ -121,15 +166,19 @@ class Planner:
         return self._job("measure", f"count {system.build}", spec, 2.0)
 
     def _settings(self, table: Table, system: System) -> str:
-        recipe, start = recipes.resolve(table.paper, system.recipe, "full", self.claims.overrides)
+        recipe: dict[str, Any] = {}
+        start: Start | None = None
+        if system.recipe:
+            recipe, start = recipes.resolve(table.paper, system.recipe, "full", self.claims.overrides)
+        images, classes = SIZES.get(recipe.get("dataset", ""), (0, 1000))
         spec = {
             "build": str(system.build),
             "input": system.input,
-            "classes": 1000,
+            "classes": classes,
             "recipe": recipe,
             "S": list(system.S),
             "copy": start.copy_ if start else [],
-            "images": IMAGES.get(recipe["dataset"], 0),
+            "images": images,
             "source": source_of(system.build),
             "numerics": NUMERICS["settings"],
         }
@@ -180,26 +229,54 @@ class Planner:
         proxy = table.paper.proxy.build if table.paper.proxy else {}
         return str(Build(build.family, build.net, tuple((k, v) for k, v in build.args if proxy.get(k) != v)))
 
-    def _trained(self, table: Table, system: System, seed: int) -> Trained:
-        weights = self._train(table, system.build, system.recipe, system.S, system.input, seed)
-        facts = self.facts(system.dataset) or {}
-        common = {
-            "build": str(system.build),
+    def _scored(self, table: Table, system: System, published: Published | None, seed: int) -> Trained:
+        facts, given = self.facts(system.dataset) or {}, self.claims.overrides
+        args = {k.removeprefix("evaluate.build."): v for k, v in given.items() if k.startswith("evaluate.build.")}
+        net = Build.parse(published.build) if published else system.build
+        build = Build(net.family, net.net).with_args({**dict(net.args), **args})
+        common: dict[str, Any] = {
+            "build": str(build),
             "input": system.input,
             "classes": facts.get("classes", 1000),
-            "weights": weights,
             "dataset": system.dataset,
             "fingerprint": facts.get("fingerprint"),
-            "dtype": "float32",
+            "dtype": given.get("evaluate.dtype", "float32"),
             "resizer": f"torch {version('torch')}",
             "numerics": NUMERICS["evaluate"],
         }
+        if "decoder" in facts:
+            common["decoder"] = facts["decoder"]
+        if published:
+            common |= {"weights": published.sha256[:32], "mean": published.mean, "scale": published.scale}
+            common["origin"] = published.origin
+            if published.preprocessing:
+                common["preprocessing"] = dict(published.preprocessing)
+            name = f"evaluate {published.origin}"
+        else:
+            common["weights"] = self._train(table, system.build, system.recipe, system.S, system.input, seed)
+            name = self.plan.jobs[common["weights"]].name.replace("train ", "evaluate ")
+        common |= _altered(given)
+        if self.limit:
+            common["limit"] = self.limit
+            name += f", {self.limit} images"
         # One job fills all the view sets of the same weights on the same images.
-        name = self.plan.jobs[weights].name.replace("train ", "evaluate ")
         evaluation = self.plan.evaluations.setdefault(digest(common), Evaluation(name, common))
         scores = []
         for weight, views in system.protocol:
             key = digest({"kind": "scores", "spec": {**common, "view": views.plain()}})
             evaluation.views[key] = views
             scores.append((weight, key))
-        return Trained(weights, tuple(scores))
+        return Trained(common["weights"], tuple(scores))
+
+
+def _altered(given: Mapping[str, str]) -> dict[str, Any]:
+    """What `-o evaluate.KEY=` changes of an evaluation alone: normalisation, the epsilon of batch normalisation."""
+    found: dict[str, Any] = {}
+    for key in ("mean", "scale", "bn_eps", "threads"):
+        if text := given.get(f"evaluate.{key}"):
+            try:
+                numbers = [float(part) for part in text.replace(",", " ").split()]
+            except ValueError:
+                raise ReproError(f"-o evaluate.{key}={text}: expected numbers, as 123.7,116.3,103.5") from None
+            found[key] = numbers if len(numbers) > 1 else numbers[0]
+    return found

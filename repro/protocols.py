@@ -8,6 +8,7 @@ Section 4.2), logits only over the cells of a dense class map, where the mean co
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -114,16 +115,20 @@ def resolve(
 
     A whole protocol brings its own scales and window, put through `size`. Weights are equal over names, then
     over Q: [grid, dense] at three Q is six view sets of 1/6. A view set that comes twice has both weights.
-    `choices` overrides fields of every view set. Raises ReproError for unknown names or choices, none, or a
-    window that does not fit.
+    `choices` overrides fields of every view set, and `Q` (numbers parted by commas) the scales. Raises
+    ReproError for unknown names or choices, none, or a window that does not fit.
     """
     if not names:
         raise ReproError(f"a protocol needs at least one name, not {list(names)}")
     chosen: dict[str, Any] = {}
+    other: list[int] = []
     for key, value in (choices or {}).items():
+        if key == "Q" and re.fullmatch(r"\d+(,\d+)*", value):
+            other = [size(int(q)) for q in value.split(",")]
+            continue
         if value not in CHOICES.get(key, ()):
             known = "; ".join(f"{k}: {', '.join(v)}" for k, v in CHOICES.items())
-            raise ReproError(f"protocol.{key}={value} is no choice. Known: {known}")
+            raise ReproError(f"protocol.{key}={value} is no choice. Known: {known}; Q: pixels, as 256,384")
         chosen[key] = value == "yes" if key == "flips" else value
     weights: dict[ViewSet, Fraction] = {}
     for name in names:
@@ -132,11 +137,11 @@ def resolve(
             hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ReproError(f"unknown protocol {name!r}{hint} `repro protocols` lists them")
         rule = PROTOCOLS[name]
-        scales = [size(q) for q in rule.Q] or list(Q)
+        scales = other or [size(q) for q in rule.Q] or list(Q)
         window = size(rule.crop) if rule.crop else crop
         if not scales:
             raise ReproError(f"protocol {name!r} needs a Q: the short side that the image is brought to")
-        shares = rule.weights or (1,) * len(scales)
+        shares = (not other and rule.weights) or (1,) * len(scales)
         for q, share in zip(scales, shares, strict=True):
             view_set = replace(ViewSet(rule.kind, q, window, flips=rule.flips, **(rule.more or {})), **chosen)
             if q < window and rule.kind != "full":

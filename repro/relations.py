@@ -35,6 +35,7 @@ class _Test:
     seeds: int
     bound: float
     spread: float | None
+    estimate: stats.Estimate
 
     @property
     def is_decided(self) -> bool:
@@ -66,7 +67,7 @@ def relations(
     findings = [_not_run(r, results) or _finding(r, results, spreads) for r in relations]
     adjusted = stats.holm([f.shown.p if isinstance(f, _Finding) else 1.0 for f in findings])
     return [
-        _conclude(r, f, p, scale) if isinstance(f, _Finding) else f
+        _conclude(r, f, p, scale, LEVEL / len(relations)) if isinstance(f, _Finding) else f
         for r, f, p in zip(relations, findings, adjusted, strict=True)
     ]
 
@@ -128,7 +129,7 @@ def _compare(
         bound = math.inf if spread is None else 2 * math.sqrt(2) * spread
     low, high = (100 * end for end in estimate.interval(0.95))
     labels = _label(first, second), _label(second, first)
-    return _Test(*labels, effect, slack, (low, high), p, name, n, seeds, bound, spread)
+    return _Test(*labels, effect, slack, (low, high), p, name, n, seeds, bound, spread, estimate)
 
 
 def _finding(relation: Relation, results: Mapping[Key, Result], spreads: Mapping[Key, float]) -> _Finding:
@@ -163,8 +164,8 @@ def _finding(relation: Relation, results: Mapping[Key, Result], spreads: Mapping
     return _Finding(shown, tuple(t for t in support if not t.is_decided), note)
 
 
-def _conclude(r: Relation, found: _Finding, adjusted: float, scale: str) -> RelationVerdict:
-    shown = found.shown
+def _conclude(r: Relation, found: _Finding, adjusted: float, scale: str, level: float) -> RelationVerdict:
+    shown, mde = found.shown, None
     verdict, support = "differs" if shown.slack < 0 else "match", f"adjusted {_p(adjusted)}"
     if adjusted >= LEVEL or found.undecided or shown.slack == 0:
         verdict, support = "inconclusive", _what_lacks(r, found, adjusted)
@@ -176,8 +177,14 @@ def _conclude(r: Relation, found: _Finding, adjusted: float, scale: str) -> Rela
         elif verdict == "match" and not overlaps(r.printed, *shown.interval):
             verdict = "inconclusive"
             parts.append(f"but {size} is outside the interval; a margin for the size would settle it")
+    if verdict == "inconclusive" and math.isfinite(shown.bound):
+        # Of "no better" it is the distance to the margin. Holm's first step is the level that holds for any of them.
+        spread = math.sqrt(2) * (shown.spread or 0.0) if shown.bound else 0.0
+        tails = 2 if r.test == "not_better" else 1
+        mde = 100 * shown.estimate.detectable(tails * level, shown.bound / 100, spread / 100)
+        parts.append(f"detectable with 80 % power: {mde:.2f} pp")
     reason = "; ".join(part for part in parts if part)
-    numbers = (shown.effect, shown.interval, shown.p, adjusted, shown.name, shown.n, shown.seeds)
+    numbers = (shown.effect, shown.interval, shown.p, adjusted, shown.name, shown.n, shown.seeds, mde)
     return RelationVerdict(r, verdict, reason, *numbers)
 
 

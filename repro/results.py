@@ -50,10 +50,8 @@ class Results:
         return Result(missing="not run")
 
     def _counted(self, cell: Cell, digests: Sequence[str]) -> Result:
-        if cell.extra.get("setting") == "protocol.views":
-            # A fact of the view sets themselves; the image's size does not enter.
-            views = (len(protocols.views(v, 1024, 1024)) for _, v in cell.systems[0][0].protocol)
-            return Result(value=Decimal(sum(views)))
+        if (word := cell.extra.get("setting", "")).startswith("protocol."):
+            return Result(value=_of_views(cell, word.removeprefix("protocol.")))
         values = []
         for digest in digests:
             record = self.record("settings" if cell.kind == "setting" else "measure", digest)
@@ -72,24 +70,29 @@ class Results:
 
     def _one(self, cell: Cell, seeds: Sequence[tuple[Trained, ...]]) -> Result:
         k = _RANKS[cell.quantity]
-        hits, per_seed, records = [], [], []
+        hits, per_seed, records, origin, left_out = [], [], [], "", 0
+        known: Mapping[str, Any] = {}
         for members in seeds:
             digests = [d for m in members for _, d in m.scores]
             weights = [m.weights for m in members]
             for member in members:
-                trained = self.record("train", member.weights)
-                if trained is None or trained.failed:
+                published, trained = self.plan.published.get(member.weights), self.record("train", member.weights)
+                if published is None and (trained is None or trained.failed):
                     return self._absent([member.weights], trained)
+                sha256 = published.sha256 if published else trained.files["safetensors"] if trained else ""
+                origin = f"published: {published.origin}" if published else ""
                 for _, digest in member.scores:
                     scores = self.record("scores", digest)
                     if scores is None:
                         return self._absent([digest], None)
-                    if scores.numbers["weights_sha256"] != trained.files["safetensors"]:
+                    if scores.numbers["weights_sha256"] != sha256:
                         return Result(missing="its scores are of other weights than the store's; run again")
+                    known, left_out = known or scores.spec, scores.numbers.get("left_out", 0)
             ranks = self._fused(members)
             hits.append(ranks < k)
             right, images = int(hits[-1].sum()), len(ranks)
-            per_seed.append(100 * (right if cell.quantity.endswith("accuracy") else images - right) / images)
+            whole = 1 if cell.unit == "fraction" else 100
+            per_seed.append(whole * (right if cell.quantity.endswith("accuracy") else images - right) / images)
             records += [*weights, *digests]
         return Result(
             value=sum(per_seed) / len(per_seed),
@@ -97,6 +100,10 @@ class Results:
             hits=tuple(hits),
             weights=tuple(tuple(m.weights for m in members) for members in seeds),
             records=tuple(dict.fromkeys(records)),
+            origin=origin,
+            limit=known.get("limit", 0),
+            left_out=left_out,
+            known=known,
         )
 
     def _fused(self, members: tuple[Trained, ...]) -> np.ndarray:
@@ -131,11 +138,28 @@ class Results:
         return Result(missing="not run yet")
 
 
+def _of_views(cell: Cell, word: str) -> Any:
+    """A fact of the view sets themselves: views, scales, Q or crop; the image's size does not enter."""
+    sets = [view_set for _, view_set in cell.systems[0][0].protocol]
+    found: dict[str, Any] = {
+        "views": sum(len(protocols.views(v, 1024, 1024)) for v in sets),
+        "scales": len({v.Q for v in sets}),
+        "Q": sorted({v.Q for v in sets}),
+        "crop": sets[0].crop if sets else 0,
+    }
+    value = found.get(word)
+    return ", ".join(map(str, value)) if isinstance(value, list) else value if value is None else Decimal(value)
+
+
 def counted(cell: Cell, numbers: Mapping[str, Any]) -> Any:
     """A count in the claim's unit, a setting, or the text of a stage; None where it was not read."""
     if cell.kind == "setting":
-        value = numbers.get(cell.extra.get("setting", ""))
-        return ", ".join(map(str, value)) if isinstance(value, list) else value
+        found = [numbers.get(key) for key in cell.extra.get("setting", "").split()]
+        flat = [x for value in found for x in (value if isinstance(value, list) else [value])]
+        if not flat or any(x is None for x in flat):
+            return None
+        is_one = len(flat) == 1 and not isinstance(found[0], list)
+        return flat[0] if is_one else ", ".join(map(str, flat))
     stages = [_stage(numbers["stages"], name) for name in cell.extra.get("stage", "").split() or [""]]
     if any(stage is None for stage in stages):
         return None

@@ -152,7 +152,10 @@ Protocol = tuple[tuple[Fraction, ViewSet], ...]
 
 @dataclass(frozen=True)
 class System:
-    """One net, trained one way and evaluated one way, at the scale that is being run."""
+    """One net, trained one way and evaluated one way, at the scale that is being run.
+
+    `weights` names published weights, or a file of them, that are evaluated in place of a training.
+    """
 
     build: Build
     recipe: str = ""
@@ -160,6 +163,7 @@ class System:
     dataset: str = ""
     protocol: Protocol = ()
     input: int = 224
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -284,6 +288,7 @@ class Result:
     origin: str = ""
     limit: int = 0
     left_out: int = 0
+    known: Mapping[str, Any] = field(default_factory=dict)  # how the first scores were made: their record's spec
 
 
 @dataclass(frozen=True)
@@ -316,3 +321,4 @@ class RelationVerdict:
     test: str = ""
     n: int = 0
     seeds: int = 0
+    mde: float | None = None  # minimum detectable effect, in points

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,14 @@ class Estimate:
         """The two-sided interval that holds the true mean in `level` of all repetitions."""
         reach = self._reach((1 - level) / 2)
         return self.mean - reach, self.mean + reach
+
+    def detectable(self, level: float, bound: float = 0.0, spread: float = 0.0, power: float = 0.8) -> float:
+        """The smallest true mean found in `power` of all repetitions (Bloom, Evaluation Review 19, 1995).
+
+        It lies the quantile of the power beyond what a two-sided test at `level`, and `bound`, ask for.
+        """
+        own = replace(self, run_error=math.hypot(self.run_error, spread))
+        return max(self._reach(level / 2), bound) + own._reach(1 - power)
 
     def below(self, bound: float) -> float:
         """One-sided p-value of the null hypothesis that the true mean is at or above `bound`."""
@@ -135,6 +143,16 @@ def over_seeds_and_images(differences: NDArray[Any], spread: float | None = None
     products = float((centred.sum(axis=0) ** 2 - (centred**2).sum(axis=0)).sum()) / (images - 1)
     covariance = products / (seeds * (seeds - 1)) / images
     return Estimate(float(by_seed.mean()), math.sqrt(max(covariance, 0.0)), math.sqrt(variance), freedom)
+
+
+def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The interval of a share seen in `n` images (Wilson, JASA 22, 1927; Brown, Cai and DasGupta 2001 advise it).
+
+    A class-balanced part of a set varies no more than the simple random one that it supposes (Cochran 1977, 5.6).
+    """
+    z = t_quantile((1 + level) / 2, math.inf)
+    centre, reach = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + (z / n) ** 2 / 4)
+    return (centre - reach) / (1 + z * z / n), (centre + reach) / (1 + z * z / n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

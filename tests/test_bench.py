@@ -83,16 +83,6 @@ def test_a_line_that_cannot_run_says_why():
     assert measured(Line("a", never), False)["ratio"] is None
 
 
-@pytest.mark.parametrize(
-    ("flags", "name"),
-    [("avx512f avx512_bf16 amx_bf16", "amx"), ("avx512f avx512_bf16", "bf16"), ("avx2", "other"), ("", "other")],
-)
-def test_the_class_is_found(flags, name):
-    """From the flags of the processor as Linux lists them."""
-    assert timing.classed(f"processor : 0\nflags\t\t: fpu {flags}\n") == name
-    assert timing.processor() in ("amx", "bf16", "other")
-
-
 def test_no_input_is_timed_twice_and_the_sides_take_turns():
     """The first input warms up; both sides see every input once, each first in turn."""
     seen = []

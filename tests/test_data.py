@@ -35,8 +35,9 @@ def test_importing_the_catalogue_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(("name", "count"), [("digits-train", 2000), ("digits-val", 1000), ("digits-test", 3000)])
 def test_a_set_is_what_its_facts_say(root: Path, name: str, count: int) -> None:
     """Shapes, types, number of images, mean colour and fingerprint are those of the files."""
-    known, images = data.facts(name, root), data.load(name, root)
+    known, images = data.facts(name, root), data.open_set(name, root)
     assert known is not None
+    assert isinstance(images, data.Images)
     assert images.images.shape == (count, 72, 72, 3)
     assert images.images.dtype == np.uint8
     assert images.labels.shape == images.source.shape == (known["images"],)
@@ -47,7 +48,7 @@ def test_a_set_is_what_its_facts_say(root: Path, name: str, count: int) -> None:
 
 def test_no_source_digit_is_in_two_sets(root: Path) -> None:
     """The halves share no digit, and all 1,797 are used."""
-    sources = [set(data.load(name, root).source.tolist()) for name in data.DIGITS]
+    sources = [set(data.open_set(name, root).source.tolist()) for name in data.DIGITS]
     assert [len(s) for s in sources] == [1000, 200, 597]
     assert len(set.union(*sources)) == 1797
 
@@ -56,7 +57,7 @@ def test_a_label_is_that_of_its_source_digit(root: Path) -> None:
     """`source` is a digit's place in scikit-learn's order."""
     from sklearn.datasets import load_digits
 
-    images = data.load("digits-test", root)
+    images = data.open_set("digits-test", root)
     assert (load_digits().target[images.source] == images.labels).all()
 
 
@@ -70,7 +71,7 @@ def test_an_image_depends_on_its_own_index_alone(root: Path) -> None:
     """Image 7 drawn by itself is image 7 of the set."""
     from sklearn.datasets import load_digits
 
-    images = data.load("digits-val", root)
+    images = data.open_set("digits-val", root)
     digit = (load_digits().images[images.source[7]] / 16).astype(np.float32)
     stream = np.random.Philox(key=digits.SEED, counter=[0, 0, 7, 2])
     assert (digits.draw(digit, np.random.Generator(stream)) == images.images[7]).all()
@@ -118,7 +119,7 @@ def test_a_damaged_file_is_made_again(harm: str, root: Path, tmp_path: Path, mon
         path.unlink()
     else:
         (tmp_path / "digits" / "meta.json").write_text("{")
-    assert data.load("digits-val", tmp_path).fingerprint == before["fingerprint"]
+    assert data.open_set("digits-val", tmp_path).fingerprint == before["fingerprint"]
     assert data.ensure("digits-val", tmp_path) == before == data.facts("digits-val", root)
 
 
@@ -131,20 +132,10 @@ def test_two_at_once_make_a_set_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sorted(p.name for p in (tmp_path / "digits").iterdir() if p.suffix != "") == ["digits-val.npz", "meta.json"]
 
 
-def test_imagenet_says_honestly_that_it_is_not_here(tmp_path: Path) -> None:
-    """The one line says why, and what runs without it."""
-    with pytest.raises(JobError) as error:
-        data.ensure("imagenet-1k-val", tmp_path)
-    assert str(error.value) == (
-        "imagenet-1k-val is not here, and this release has no reader for it yet; `--scale proxy` runs without it"
-    )
-    assert data.facts("imagenet-1k-val", tmp_path) is None
-
-
 def test_a_misspelt_name_gets_the_nearest_one(tmp_path: Path) -> None:
     """An unknown set is no silent nothing."""
     with pytest.raises(JobError, match=r"unknown data set 'digit-test'; did you mean 'digits-test'\? Known: digits-"):
-        data.load("digit-test", tmp_path)
+        data.open_set("digit-test", tmp_path)
 
 
 def test_a_sheet_of_samples_is_a_png(root: Path, tmp_path: Path) -> None:

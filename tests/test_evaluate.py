@@ -20,7 +20,7 @@ from repro import architectures, protocols
 from repro.errors import JobError, ReproError
 from repro.evaluate import rank_of_truth
 from repro.evaluate.dense import Dense
-from repro.evaluate.engine import BATCH, scores, validation_error
+from repro.evaluate.engine import scores
 from repro.provenance import NUMERICS
 from repro.schema import Build, ViewSet
 
@@ -640,18 +640,6 @@ def test_a_dtype_that_is_not_the_nets_is_refused(net):
     """The dtype of a record is the one that was used."""
     with pytest.raises(ReproError, match=r"dtype 'float32' does not go with a net in torch.float64"):
         scores(net, pictures(1), [view_set("centre", 40)], MEAN, SCALE, dtype="float32")
-
-
-def test_the_validation_error_is_that_of_the_dense_protocol():
-    """What training watches is what the table measures at one scale."""
-    net, images = make("vgg:A" + PROXY, torch.float32), pictures(BATCH + 3)
-    views = view_set("dense", 40)
-    found = scores(net, images, [views], MEAN, SCALE)[views]
-    labels = found.argmax(1)
-    labels[: BATCH // 2] = found[: BATCH // 2].argmin(1)
-
-    expected = 100 * (BATCH // 2) / (BATCH + 3)
-    assert validation_error(net, images, labels, 40, MEAN, SCALE) == pytest.approx(expected)
 
 
 def test_a_short_evaluation_comes_to_the_numbers_of_its_numerics():

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from repro import stats
 from repro.judge import cell as judge_cell
 from repro.judge import relations as judge_relations
 from repro.printed import parse
-from repro.schema import Build, Cell, Claim, Relation, Result, System
+from repro.schema import Build, Cell, Claim, Relation, Result, System, ViewSet
 
 N = 2000
 
@@ -125,6 +130,84 @@ def test_a_net_trained_here_is_judged_by_margin_and_runs(printed, runs, verdict,
 
     assert (word, why) == (verdict, reason)
     assert delta is not None
+
+
+def elsewhere(printed, errors, images=50_000, origin="published: torchvision resnet50 V1", views=(), **options):
+    """The verdict on `errors` wrong answers of scores or weights from elsewhere, at full scale."""
+    cell = make_cell(printed, **METRIC)
+    system = replace(cell.systems[0][0], protocol=tuple((Fraction(1), v) for v in views or [ViewSet("grid", 256, 224)]))
+    hits = np.arange(images) >= errors
+    result = Result(100 * errors / images, (100 * errors / images,), (hits,), origin=origin, **options)
+    return judge_cell(replace(cell, systems=((system,),)), result, "full")
+
+
+def test_published_weights_are_judged_by_the_ledger_and_the_verdict_says_so():
+    """Half a unit and the lines that apply: decoder .02, filter .11, another training's seed .18."""
+    near, far = elsewhere("23.9", 11_850), elsewhere("23.9", 12_200)  # 23.7 and 24.4 %
+
+    assert (near.verdict, far.verdict) == ("match", "differs")
+    assert near.reason == (
+        "published weights were checked (torchvision resnet50 V1), not the paper's own: "
+        "23.70 against 23.9 ± 0.31 by the ledger; a change of 0.16 or more would be caught"
+    )
+    assert far.reason.endswith("24.40 against 23.9 ± 0.31 by the ledger; 0.14 points stay unexplained")
+    assert [line.split(":")[0] for line in near.ledger] == ["JPEG decoder", "resize filter", "another training's seed"]
+    assert elsewhere("23.9", 11_769).verdict == "differs"  # one image beyond the change that would be caught
+    assert elsewhere("23.9", 11_771).verdict == "match"
+
+
+def test_scores_from_elsewhere_are_judged_the_same_way_and_called_external():
+    """Their resize is another library's; whose training they are of, nobody has said."""
+    found = elsewhere("23.9", 12_000, origin="external: scores.npz")
+
+    assert found.verdict == "match"
+    assert found.reason.startswith("scores made elsewhere were checked (scores.npz), not the paper's own: 24.00")
+    assert [line.split(":")[0] for line in found.ledger][2] == "another library's resize"
+
+
+def test_weights_trained_here_use_no_ledger():
+    """Their rule is the margin that the table fixed."""
+    assert judge_cell(make_cell("25.6", **METRIC), Result(25.6, (25.6, 25.6)), "full").ledger == ()
+
+
+@pytest.mark.parametrize("origin", ["", "published: w", "external: f"])
+@given(errors=st.integers(0, 500), margin=st.sampled_from([0.01, 0.5, 100.0]), runs=st.integers(1, 3))
+def test_a_part_of_the_images_never_matches(origin, errors, margin, runs):
+    """Whatever is seen: inconclusive, or differs where the Wilson interval too excludes the claim."""
+    hits = tuple(np.arange(500) >= errors for _ in range(runs))
+    values = tuple(100 * errors / 500 + i / 100 for i in range(runs))
+    cell = make_cell("25.6", extra={"margin": margin}, **METRIC)
+    found = judge_cell(cell, Result(values[0], values, hits, origin=origin, limit=500), "full")
+
+    assert found.verdict in ("inconclusive", "differs")
+    low, high = (100 * end for end in stats.wilson(errors / 500, 500))
+    if low < 25.5 and high > 25.7:
+        assert found.verdict == "inconclusive"
+    assert "a part of 500 images, 95 % Wilson interval [" in found.reason
+
+
+def test_a_part_far_from_the_claim_differs():
+    """Forty points off in 500 images of published weights; half a point off is left open."""
+    assert elsewhere("25.6", 330, 500, limit=500).verdict == "differs"
+    found = elsewhere("25.6", 131, 500, limit=500)
+    assert found.verdict == "inconclusive"
+    assert found.reason.startswith("a part of 500 images, 95 % Wilson interval [22.54, 30.23] holds 25.6; ")
+    assert found.reason.endswith("; without --limit it may be settled")
+
+
+def test_images_that_could_not_be_read_widen_and_are_told():
+    """All wrong or all right: a verdict must hold for both."""
+    few, many, far = (
+        elsewhere("25.6", e, 49_000, left_out=n) for e, n in ((12_544, 10), (12_544, 1000), (20_000, 1000))
+    )
+
+    assert (few.verdict, many.verdict, far.verdict) == ("match", "inconclusive", "differs")
+    assert many.reason.startswith("1000 images could not be read, so the value lies in [25.09, 27.09]; ")
+    assert many.reason.endswith("reading every image may settle it")
+    cell, hits = make_cell("25.6", extra={"margin": 0.5}, **METRIC), (np.arange(1000) >= 256,) * 3
+    runs = (25.5, 25.6, 25.7)
+    assert judge_cell(cell, Result(25.6, runs, hits), "full").verdict == "match"
+    assert judge_cell(cell, Result(25.6, runs, hits, left_out=50), "full").verdict == "inconclusive"
 
 
 def test_without_a_margin_nothing_follows():
@@ -253,8 +336,9 @@ def test_one_training_a_side_says_nothing_within_the_spread():
     assert found.verdict == "inconclusive"
     assert found.reason == (
         "a errs 2.00 pp less than b; one training a side: gap 2.00 within 2.83 "
-        "(from the spread over seeds, 1); --seeds 3 may settle it"
+        "(from the spread over seeds, 1); --seeds 3 may settle it; detectable with 80 % power: 4.05 pp"
     )
+    assert found.mde == pytest.approx(2 * 2**0.5 + 0.8416 * (2 + 0.327**2) ** 0.5, abs=0.01)
 
 
 def test_one_training_a_side_beyond_the_spread_is_judged():
@@ -273,7 +357,7 @@ def test_looking_at_several_pairs_raises_the_bound_for_a_reversed_one():
     assert found.verdict == "inconclusive"
     assert found.reason == (
         "n3 errs 3.00 pp more than n2; a reversed step of the trend; one training a side: gap 3.00 "
-        "within 3.58 (from the spread over seeds, 1); --seeds 3 may settle it"
+        "within 3.58 (from the spread over seeds, 1); --seeds 3 may settle it; detectable with 80 % power: 4.81 pp"
     )
 
 
@@ -305,7 +389,7 @@ def test_three_trainings_a_side_are_judged_by_seeds_and_images():
     assert other.reason.startswith("c errs 0.08 pp more than a") or other.reason.startswith(
         "c errs 0.08 pp less than a"
     )
-    assert other.reason.endswith("; more seeds than 3 may settle it")
+    assert other.reason.endswith("; more seeds than 3 may settle it; detectable with 80 % power: 6.21 pp")
 
 
 def test_several_seeds_of_one_set_of_weights_count_images_once():
@@ -347,7 +431,9 @@ def test_no_better_needs_the_gain_below_the_margin():
     assert judge(claim, even).test == "z over images against the margin"
     assert judge(claim, noisy).verdict == "inconclusive"
     assert judge(claim, noisy).reason.startswith("lrn gains 0.00 pp over plain, below the margin 0.5; p = 0.2")
-    assert judge(claim, noisy).reason.endswith("; more images than 2000 may settle it")
+    assert judge(claim, noisy).reason.endswith(
+        "; more images than 2000 may settle it; detectable with 80 % power: 1.77 pp"
+    )
     assert judge(claim, better).verdict == "differs"
     assert judge(claim, better).reason.startswith("lrn gains 2.00 pp over plain, not below the margin 0.5; adjusted p")
 
@@ -442,7 +528,8 @@ def test_holm_counts_every_relation_of_the_file():
     assert found[0].p_adjusted == pytest.approx(4 * 2 / 2**7)
     assert found[0].verdict == "inconclusive"
     assert found[0].reason.endswith(
-        "p = 0.016 is 0.062 by Holm over the table's relations; more images than 2000 may settle it"
+        "p = 0.016 is 0.062 by Holm over the table's relations; more images than 2000 may settle it; "
+        "detectable with 80 % power: 0.50 pp"
     )
     assert [v.verdict for v in found[1:]] == ["missing"] * 3
 
@@ -481,7 +568,7 @@ def test_of_a_printed_size_only_the_direction_is_judged_at_the_proxy():
     assert proxy.verdict == "match"
     assert proxy.reason.endswith("; the printed 7 pp is not judged at this scale")
     assert full.verdict == "inconclusive"
-    assert full.reason.endswith("but the printed 7 pp is outside the interval; a margin for the size would settle it")
+    assert "; but the printed 7 pp is outside the interval; a margin for the size would settle it" in full.reason
 
 
 def test_sides_of_other_tables_or_columns_are_told_apart_by_name():

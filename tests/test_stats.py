@@ -80,6 +80,47 @@ def test_the_interval_of_a_paired_difference_is_that_of_bonett_and_price():
     assert (low, high) == pytest.approx((-0.5084, -0.0134), abs=5e-5)
 
 
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_intervals_are_the_published_ones(right, n, low, high):
+    """Newcombe, Statistics in Medicine 17 (1998), Table I, method 3."""
+    assert stats.wilson(right / n, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_intervals_miss_as_often_as_they_say():
+    """A share of 26 % and 500 images, as an error of a part of ImageNet."""
+    rng = np.random.default_rng(11)
+
+    def misses(rng):
+        low, high = stats.wilson(rng.binomial(500, 0.26) / 500, 500)
+        return not low <= 0.26 <= high
+
+    assert share_of(4000, rng, misses) == pytest.approx(0.05, abs=0.012)
+
+
+def test_the_detectable_effect_by_hand():
+    """1.96 + 0.8416 standard errors; a bound above the first part stands in its place."""
+    estimate = stats.Estimate(0.0, 0.01)
+
+    assert estimate.detectable(0.05) == pytest.approx(0.01 * (1.95996 + 0.84162), abs=1e-6)
+    assert estimate.detectable(0.05, 0.03) == pytest.approx(0.03 + 0.0084162, abs=1e-6)
+    assert estimate.detectable(0.05, 0.03, 0.02) == pytest.approx(0.03 + 0.84162 * math.hypot(0.01, 0.02), abs=1e-6)
+
+
+def test_the_detectable_effect_is_found_four_times_in_five():
+    """Two protocols whose true difference is the detectable effect of their own standard error."""
+    rng, shares = np.random.default_rng(12), np.array([0.90, 0.05, 0.05])
+    gap = stats.over_images(rng.choice([0, 1, -1], p=shares, size=(1, IMAGES))).detectable(0.05)
+    shares += np.array([0, gap / 2, -gap / 2])
+
+    def finds(rng):
+        return stats.sign_flip(rng.choice([0, 1, -1], p=shares, size=IMAGES)) < 0.05
+
+    assert share_of(1500, rng, finds) == pytest.approx(0.8, abs=0.05)
+
+
 def test_holm_by_hand():
     """.005 x 4, .01 x 3, .03 x 2, and .04 no smaller than the one before it."""
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

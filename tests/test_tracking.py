@@ -52,11 +52,14 @@ def brought(rows: list[Row], store: Path, partial: bool = False) -> Link:
 
 
 def runs(store: Path, name: str = "vgg/table3 (proxy)") -> dict[str, Any]:
-    """Name to run of an experiment, as MLflow's client sees them; no name stands twice."""
+    """Name to run of an experiment's rows, as MLflow's client sees them; no name stands twice."""
     client = connect(address(store))
     found = client.search_runs([client.get_experiment_by_name(name).experiment_id])
     named = {r.info.run_name: r for r in found}
     assert len(named) == len(found)
+    parent = named.pop("all rows").info.run_id
+    ours = [r for r in named.values() if "repro.digest" in r.data.tags and r.info.status != "RUNNING"]
+    assert all(r.data.tags["mlflow.parentRunId"] == parent for r in ours)
     return named
 
 
@@ -160,6 +163,29 @@ def test_rows_that_are_gone_leave_the_page_unless_the_table_is_partial(store: Pa
     assert set(runs(store)) == {"D 256", "E 256"}
     brought([row("D 256", top1=6.0)], store)
     assert set(runs(store)) == {"D 256"}
+
+
+def test_the_run_above_the_rows_has_the_table_and_its_pictures(store: Path) -> None:
+    """All claims as a table artifact that MLflow can read back, verdicts counted, a picture; rows hang below it."""
+    link = sync("vgg/table3", "Single scale", "proxy", [row(), row("E 256")], [], store, pictures={"plot": "<svg/>"})
+    client = connect(address(store))
+    parent = client.get_run(runs(store)["D 256"].data.tags["mlflow.parentRunId"])
+    assert link.written == 2
+    assert parent.data.metrics["verdicts/match"] == 2
+    table = json.loads(Path(client.download_artifacts(parent.info.run_id, "claims.json")).read_text())
+    assert table["columns"] == ["row", "seed", "column", "printed", "unit", "measured", "delta", "verdict", "reason"]
+    assert [line[0] for line in table["data"]] == ["D 256", "D 256", "E 256", "E 256"]
+    assert Path(client.download_artifacts(parent.info.run_id, "plot.svg")).read_text() == "<svg/>"
+
+
+def test_the_weights_of_a_row_are_a_model_that_goes_with_its_run(store: Path) -> None:
+    """A logged model with the weights' digest; a replaced run leaves no second one behind."""
+    brought([row(model="c" * 64)], store)
+    brought([row(model="d" * 64)], store)
+    client = connect(address(store))
+    experiment = client.get_experiment_by_name("vgg/table3 (proxy)").experiment_id
+    found = client.search_logged_models([experiment])
+    assert [(m.tags["repro.sha256"], m.source_run_id) for m in found] == [("d" * 64, runs(store)["D 256"].info.run_id)]
 
 
 def test_each_seed_has_its_run(store: Path) -> None:

@@ -72,11 +72,16 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Sequential):
-    """Two layers with a GELU between."""
+    """Two layers with a GELU between; `drop` does nothing until a recipe sets its probability (Appendix B.1)."""
 
     def __init__(self, size: int, hidden: int) -> None:
         super().__init__()
-        self.fc1, self.gelu, self.fc2 = nn.Linear(size, hidden), nn.GELU(), nn.Linear(hidden, size)
+        self.fc1, self.gelu, self.drop, self.fc2 = (
+            nn.Linear(size, hidden),
+            nn.GELU(),
+            nn.Dropout(0),
+            nn.Linear(hidden, size),
+        )
 
 
 class Layer(nn.Module):
@@ -85,11 +90,11 @@ class Layer(nn.Module):
     def __init__(self, size: int, hidden: int, heads: int) -> None:
         super().__init__()
         self.norm1, self.attention = nn.LayerNorm(size, 1e-6), Attention(size, heads)
-        self.norm2, self.mlp = nn.LayerNorm(size, 1e-6), MLP(size, hidden)
+        self.norm2, self.mlp, self.drop = nn.LayerNorm(size, 1e-6), MLP(size, hidden), nn.Dropout(0)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))
-        out: Tensor = x + self.mlp(self.norm2(x))
+        x = x + self.drop(self.attention(self.norm1(x)))
+        out: Tensor = x + self.drop(self.mlp(self.norm2(x)))
         return out
 
 
@@ -163,7 +168,7 @@ class ViT(nn.Module):
         self.embedding = nn.Conv2d(inputs, size, patch, patch)
         pooled = net.startswith("scaling")
         self.token = None if pooled else nn.Parameter(torch.zeros(1, 1, size))
-        self.position = nn.Parameter(0.02 * torch.randn(1, tokens + (not pooled), size))
+        self.position, self.drop = nn.Parameter(0.02 * torch.randn(1, tokens + (not pooled), size)), nn.Dropout(0)
         self.encoder = nn.Sequential(*(Layer(size, hidden, heads) for _ in range(layers)))
         self.norm = nn.LayerNorm(size, 1e-6)
         self.map = MAP(size, hidden, heads) if pooled else None
@@ -187,7 +192,7 @@ class ViT(nn.Module):
         x = self.embedding(self.backbone(x)).flatten(2).transpose(1, 2)
         if self.token is not None:
             x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
-        x = self.norm(self.encoder(x + self.positions(x.shape[1])))
+        x = self.norm(self.encoder(self.drop(x + self.positions(x.shape[1]))))
         logits: Tensor = self.head(x[:, 0] if self.map is None else self.map(x))
         return logits
 

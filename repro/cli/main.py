@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,16 @@ import click
 from .. import __version__
 from ..errors import DIFFERENCE, FAILED, INTERRUPTED, NOTHING, OK, USAGE, ReproError
 from .bench import bench
+from .data import data_group
+from .explain import compare, demo, explain
+from .external import judge
+from .gate import bless, check
+from .options import cores, end, format_option, options, selection, store_option
+from .report import report
 from .tools import new, protocols, validate, verify
 
 if TYPE_CHECKING:
-    from ..pipeline import Options, Outcome
-
-KINDS = ("static", "metric", "relation", "speed", "setting")
+    from ..pipeline import Outcome
 
 
 def main() -> None:
@@ -58,56 +62,17 @@ def cli() -> None:
     """
 
 
-def _store(function: Callable[..., Any]) -> Callable[..., Any]:
-    text = "Folder of the records."
-    return click.option(
-        "--store", type=click.Path(path_type=Path), default=Path("runs/store"), show_default=True, help=text
-    )(function)
-
-
-def _selection(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What `run` and `diff` share: the tables, the scale, what of them, which seeds."""
-    options = [
-        click.argument("tables", nargs=-1, metavar="[TABLE]..."),
-        click.option("--scale", type=click.Choice(["proxy", "full"]), default="proxy", show_default=True,
-                     help="proxy: minutes on a laptop; full: the paper's own data and size."),
-        click.option("--only", multiple=True, type=click.Choice(KINDS), metavar="KIND",
-                     help="Repeatable: " + "|".join(KINDS)),
-        click.option("--row", "rows", multiple=True, metavar="ROW", help="Only this row, repeatable."),
-        click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The first seed."),
-        click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings of each net."),
-        click.option("-o", "overrides", multiple=True, metavar="KEY=VALUE",
-                     help="Change a setting: -o recipe.epochs=2"),
-        click.option("--json", "as_json", is_flag=True, help="Print data instead of tables."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        function = option(function)
-    return _store(function)
-
-
-def _options(
-    tables: tuple[str, ...], scale: str, only: tuple[str, ...], rows: tuple[str, ...], seed: int, seeds: int,
-    overrides: tuple[str, ...], store: Path, jobs: int = 0, device: str = "cpu",
-) -> Options:  # fmt: skip
-    from ..pipeline import Options
-
-    given = {}
-    for pair in overrides:
-        key, equals, value = pair.partition("=")
-        room, dot, _ = key.partition(".")
-        if not equals or not (key == "protocol" or (dot and room in ("recipe", "build", "protocol"))):
-            raise ReproError(f"-o {pair}: expected recipe.KEY=, build.KEY=, protocol.KEY=VALUE or protocol=NAME")
-        given[key] = value
-    return Options(tables, scale, only, rows, tuple(range(seed, seed + seeds)), jobs, device, store, given)
-
-
 @cli.command(short_help="Train, evaluate and count what TABLEs claim.")
-@_selection
+@selection
 @click.option("--jobs", type=click.IntRange(1), help="Jobs at once.  [default: one a core]")
+@click.option("--processes", type=click.IntRange(1), default=1, help="Processes that share one training (torchrun).")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto: a GPU if any.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--on", default="", metavar="GPU", help="With --dry-run: the hours on an h100, a100, v100, ...")
 @click.option("--no-mlflow", is_flag=True, help="Leave the MLflow page as it is.")
-def run(dry_run: bool, no_mlflow: bool, as_json: bool, jobs: int | None, device: str, **given: Any) -> int:
+def run(
+    dry_run: bool, on: str, no_mlflow: bool, as_json: bool, jobs: int | None, processes: int, device: str, **given: Any
+) -> int:
     """Train, evaluate and count what TABLEs claim, and judge it. Without TABLE, all of them."""
     from .. import pipeline
     from ..execution import Interrupted
@@ -115,30 +80,24 @@ def run(dry_run: bool, no_mlflow: bool, as_json: bool, jobs: int | None, device:
     from ..report.progress import Lines
     from .show import plan_lines, show_outcome
 
-    options = _options(**given, jobs=jobs or _cores(), device=device_named(device))
+    device = device_named(device)
+    chosen = options(**given, jobs=jobs or max(1, cores() // processes), device=device)
     lines = Lines()
     if dry_run:
-        prepared = pipeline.prepare(options, make_data=False, say=lines.say)
-        click.echo("\n".join(plan_lines(prepared, options.jobs)))
-        return OK if prepared.plan.jobs else _end(NOTHING, "nothing was selected")
-    executor = lambda: Local(options.jobs, options.store / "data", options.device)  # noqa: E731
+        prepared = pipeline.prepare(chosen, make_data=False, say=lines.say)
+        click.echo("\n".join(plan_lines(prepared, chosen.jobs, on)))
+        return OK if prepared.plan.jobs or prepared.plan.evaluations else end(NOTHING, "nothing was selected")
+    executor = lambda: Local(chosen.jobs, chosen.store / "data", device, processes)  # noqa: E731
     try:
-        outcome, prepared = pipeline.run(options, executor, lines)
+        outcome, prepared = pipeline.run(chosen, executor, lines)
     except Interrupted as stop:
         kept = f"{stop.done} jobs of this run are recorded"
         begun = f"; {len(stop.begun)} go on from their last epoch" if stop.begun else ""
         again = shlex.join(["repro", *sys.argv[1:]])
-        return _end(INTERRUPTED, f"interrupted: {kept}{begun}. To go on: {again}")
+        return end(INTERRUPTED, f"interrupted: {kept}{begun}. To go on: {again}")
     page = [] if no_mlflow or outcome.unmeasured else _track(outcome, prepared)
-    show_outcome(outcome, options.store, as_json, page)
+    show_outcome(outcome, chosen.store, as_json, page)
     return _finish(outcome)
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def _track(outcome: Outcome, prepared: Any) -> list[str]:
@@ -152,50 +111,67 @@ def _track(outcome: Outcome, prepared: Any) -> list[str]:
 
 
 def _finish(outcome: Outcome) -> int:
-    if outcome.unmeasured:
-        return _end(NOTHING, "nothing was measured; `repro list` shows the tables, `--only` and `--row` narrow them")
     if outcome.broken or outcome.failures:
-        return _end(FAILED, f"{max(outcome.broken, len(outcome.failures))} planned cells or jobs could not be measured")
-    return _end(OK, "all planned work is done")
-
-
-def _end(code: int, text: str) -> int:
-    click.echo(f"{text} (exit {code})", err=True)
-    return code
+        return end(FAILED, f"{max(outcome.broken, len(outcome.failures))} planned cells or jobs could not be measured")
+    if outcome.unmeasured:
+        return end(NOTHING, "nothing was measured; `repro list` shows the tables, `--only` and `--row` narrow them")
+    return end(OK, "all planned work is done")
 
 
 @cli.command(short_help="Print TABLEs from the records alone.")
-@_selection
+@selection
 @click.option("--strict", is_flag=True, help="Exit 1 where a cell or a relation differs.")
-def diff(strict: bool, as_json: bool, **given: Any) -> int:
+@format_option
+def diff(strict: bool, form: str, as_json: bool, **given: Any) -> int:
     """Print TABLEs from the records alone; nothing is run."""
     from .. import pipeline
+    from ..report import exports
     from .show import show_outcome
 
-    options = _options(**given)
-    if not (options.store / "VERSION").exists():
-        return _end(NOTHING, f"there are no records under {options.store}; begin with `repro run`")
-    prepared = pipeline.prepare(options, make_data=False, say=lambda text: None)
+    chosen = options(**given)
+    if not (chosen.store / "VERSION").exists():
+        return end(NOTHING, f"there are no records under {chosen.store}; begin with `repro run`")
+    prepared = pipeline.prepare(chosen, make_data=False, say=lambda text: None)
     outcome = pipeline.conclude(prepared, {})
-    show_outcome(outcome, options.store, as_json)
+    if form:
+        click.echo(exports.render(outcome, form))
+    else:
+        show_outcome(outcome, chosen.store, as_json)
     verdicts = [v.verdict for r in outcome.reports for v in r.cells]
     verdicts += [v.verdict for r in outcome.reports for v in r.relations]
     if outcome.unmeasured:
-        return _end(NOTHING, "nothing was measured; begin with `repro run`")
+        return end(NOTHING, "nothing was measured; begin with `repro run`")
     if strict and "differs" in verdicts:
-        return _end(DIFFERENCE, f"{verdicts.count('differs')} claims differ")
+        return end(DIFFERENCE, f"{verdicts.count('differs')} claims differ")
     return OK
 
 
-@cli.command("list", short_help="List tables, or every number they print.")
+@cli.command(short_help="Bring the MLflow page to what the records say.")
+@selection
+def sync(as_json: bool, **given: Any) -> int:
+    """Bring the MLflow page, or the server in MLFLOW_TRACKING_URI, to what the records say; nothing is run."""
+    from .. import pipeline
+    from .page import send
+
+    prepared = pipeline.prepare(options(**given), make_data=False, say=lambda text: None)
+    outcome = pipeline.conclude(prepared, {})
+    if outcome.unmeasured:
+        return end(NOTHING, "nothing was measured; begin with `repro run`")
+    places = send(outcome, prepared)
+    click.echo(json.dumps(places) if as_json else "\n".join(places))
+    return OK
+
+
+@cli.command("list", short_help="List papers, tables, or every number they print.")
 @click.argument("tables", nargs=-1, metavar="[TABLE]...")
 @click.option("--claims", is_flag=True, help="Every printed number.")
 @click.option("--json", "as_json", is_flag=True, help="Print data.")
-def list_(tables: tuple[str, ...], claims: bool, as_json: bool) -> int:
-    """List tables, or with --claims every number they print."""
+@store_option
+def list_(tables: tuple[str, ...], claims: bool, as_json: bool, store: Path) -> int:
+    """List papers with what the records say of their claims, tables of one paper, or with --claims every number."""
     from .show import show_list
 
-    return show_list(tables, claims, as_json)
+    return show_list(tables, claims, as_json, store)
 
 
 @cli.command(short_help="Print a TABLE as the paper prints it.")
@@ -204,18 +180,19 @@ def list_(tables: tuple[str, ...], claims: bool, as_json: bool) -> int:
 @click.option(
     "--samples", metavar="FILE", type=click.Path(path_type=Path), help="Write a sheet of the proxy's images (PNG)."
 )
-@_store
-def show(table: str, as_json: bool, samples: Path | None, store: Path) -> int:
+@format_option
+@store_option
+def show(table: str, as_json: bool, samples: Path | None, form: str, store: Path) -> int:
     """Print a TABLE as the paper prints it, for proof-reading, with protocols and relations."""
     from .show import show_claims, show_samples
 
     if samples:
         return show_samples(table, samples, store)
-    return show_claims(table, as_json)
+    return show_claims(table, form, as_json)
 
 
 @cli.command()
-@_store
+@store_option
 @click.option("--port", default=5000, show_default=True, help="Port on 127.0.0.1.")
 def ui(store: Path, port: int) -> int:
     """Open the MLflow page on the records."""
@@ -226,7 +203,7 @@ def ui(store: Path, port: int) -> int:
 
 
 @cli.command(short_help="Say what is here, and what is damaged.")
-@_store
+@store_option
 def doctor(store: Path) -> int:
     """Say what is here: versions, hardware, data, records; find what is damaged, and what to do."""
     from ..doctor import examine
@@ -235,8 +212,9 @@ def doctor(store: Path) -> int:
     for ok, what, note in found:
         click.echo(f"{'ok  ' if ok else 'MEND'} {what}: {note}")
     bad = sum(not ok for ok, _, _ in found)
-    return _end(FAILED, f"{bad} to mend") if bad else _end(OK, "all is well")
+    return end(FAILED, f"{bad} to mend") if bad else end(OK, "all is well")
 
 
-for _command in (verify, new, validate, protocols, bench):
+_commands = (verify, new, validate, protocols, bench, check, bless, data_group, report, explain, compare, demo, judge)
+for _command in _commands:
     cli.add_command(_command)

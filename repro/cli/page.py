@@ -67,6 +67,7 @@ def _row(
         metrics={k: r.numbers[k] for r in trained for k in ("val_error", "train_error", "loss")},
         environment={k: str(v) for k, v in environment.items() if v},
         datasets=tuple(dict.fromkeys(datasets)),
+        model=trained[-1].files.get("safetensors", "") if trained else "",
         curve=tuple(curve),
         files=tuple(run.store.file(r, "json") for r in records),
         git=str(environment.get("revision", "")),

@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from .. import data
+from .. import data, pipeline
 from ..claims import Claims
 from ..errors import OK, ReproError
 from ..pipeline import Outcome, Run
 from ..report import data as plain
-from ..report import lists, terminal
+from ..report import exports, lists, terminal
 from ..tables import find
 
 MANY = 16  # tables; more are told by a line each
@@ -39,15 +39,18 @@ def show_outcome(outcome: Outcome, store: Path, as_json: bool, page: Sequence[st
         out.print(f"MLflow page: {place}", markup=False)
 
 
-def plan_lines(run: Run, slots: int) -> list[str]:
-    """What a run would do: jobs by kind, why a job is to be done again, and the expected minutes."""
+def plan_lines(run: Run, slots: int, on: str = "") -> list[str]:
+    """What a run would do: its jobs, why one is to be done again, and what all of it costs, here and on a named GPU."""
     lacking = run.plan.lacking(run.has)
     there = len(run.plan.jobs) + len(run.plan.evaluations) - len(lacking)
     lines = [f"{there} jobs are there already, {len(lacking)} to do"]
-    for job in lacking:
-        lines.append(f"  {job.name}: about {job.cost:.0f} s{_why(run, job)}")
-    for key, reason in run.plan.blocked.items():
-        lines.append(f"  cannot run {' | '.join(key)}: {reason}")
+    lines += [f"  cannot run {' | '.join(key)}: {reason}" for key, reason in run.plan.blocked.items()]
+    lines += [f"  {name} is not here: {reason}" for name, reason in run.absent.items()]
+    if run.options.scale == "full" or on:
+        from ..cost import lines as costs
+
+        return lines + costs(lacking, run.sizes, run.options.device, slots, on)
+    lines += [f"  {job.name}: about {job.cost:.0f} s{_why(run, job)}" for job in lacking]
     if lacking:
         minutes = sum(j.cost for j in lacking) / slots / 60
         lines.append(f"expected: about {max(minutes, 0.1):.1f} minutes with {slots} jobs at once")
@@ -64,31 +67,33 @@ def _why(run: Run, job: Any) -> str:
     return ""
 
 
-def show_list(words: Sequence[str], claims: bool, as_json: bool) -> int:
-    """The tables with how much each prints, or every number of theirs."""
-    reader = Claims("full")
-    rows: list[Any] = []
+def show_list(words: Sequence[str], claims: bool, as_json: bool, store: Path) -> int:
+    """Papers, or the tables of one, with what the records say of their claims; or every number of theirs."""
+    if not claims:
+        options = pipeline.Options(tuple(words), store=store)
+        prepared = pipeline.prepare(options, make_data=False, say=lambda text: None)
+        found = lists.papers(pipeline.conclude(prepared, {}).reports)
+        click.echo(json.dumps(found, indent=1)) if as_json else lists.show_papers(terminal.console(), found)
+        return OK
+    reader, rows = Claims("full"), []
     for table in map(reader.table, find(words)):
-        relations = reader.relations(table)
-        numbers = list(plain.claims(table, reader.cells(table), relations))
-        counted = {"table": table.name, "title": table.title, "claims": len(numbers), "relations": len(relations)}
-        rows += numbers if claims else [counted]
+        rows += plain.claims(table, reader.cells(table), reader.relations(table))
     if as_json:
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-        return OK
-    for row in rows:
-        if claims:
+    else:
+        for row in rows:
             where = f"{row['table']} | {row['row']} | {row['column']}"
             click.echo(f"{where}: {row['printed']} {row['unit']} ({row['where']})")
-        else:
-            click.echo(f"{row['table']:22} {row['claims']:4} claims {row['relations']:3} relations  {row['title']}")
     return OK
 
 
-def show_claims(word: str, as_json: bool) -> int:
+def show_claims(word: str, form: str, as_json: bool) -> int:
     """The table as printed, every decimal kept, and its relations."""
     reader = Claims("full")
     paths = find([word])
+    if form:
+        click.echo(exports.render_printed([reader.table(path) for path in paths], form))
+        return OK
     if as_json:
         found = [
             {

@@ -18,12 +18,50 @@ from ..tables import Table
 from .terminal import number
 
 
+def papers(reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """Each paper, or each table where there is but one paper: how much it prints, and the verdicts of its numbers."""
+    single = len({r.table.paper.name for r in reports}) == 1
+    groups: dict[str, list[Report]] = {}
+    for r in reports:
+        groups.setdefault(r.table.name if single else r.table.paper.name, []).append(r)
+    rows = []
+    for name, group in groups.items():
+        cells = Counter(v.verdict for r in group for v in r.cells if v.cell.claim)
+        relations = [v.relation for r in group for v in r.relations]
+        claims = cells.total() + sum(bool(relation.printed) for relation in relations)
+        row: dict[str, Any] = {"table": name} if single else {"paper": name, "tables": len(group)}
+        row |= {"title": (group[0].table if single else group[0].table.paper).title}
+        row |= {"claims": claims, "relations": len(relations)}
+        rows.append({**row, "verdicts": {verdict: cells[verdict] for verdict in VERDICTS if cells[verdict]}})
+    return rows
+
+
+def show_papers(out: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """What `papers` gives, a line each, and the sums."""
+    lines = [{"name": row.get("paper") or row.get("table"), **row, **row["verdicts"]} for row in rows]
+    heads = [h for h in ("tables", "claims", "relations", *VERDICTS) if any(h in line for line in lines)]
+    lines += [{"name": "all", "title": "", **{h: sum(line.get(h, 0) for line in lines) for h in heads}}]
+    grid = _grid("", *heads)
+    grid.add_column("")
+    for line in lines:
+        title = Text(line["title"], "dim", no_wrap=True, overflow="ellipsis")
+        grid.add_row(Text(line["name"]), *(f"{line.get(h, 0):,}" for h in heads), title)
+    out.print(grid)
+
+
+def _grid(*heads: str) -> Grid:
+    """A grid under `heads`, its columns but the first flush right."""
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for i, head in enumerate(heads):
+        wide = "," not in head
+        grid.add_column(head, justify="right" if i else "left", max_width=None if wide else 12, no_wrap=wide)
+    return grid
+
+
 def show_overview(out: Console, reports: Sequence[Report]) -> None:
     """Many tables: a line of counts for each that was measured, then every number that differs, with its cause."""
     heads = ("match", "differs, cause known", "differs, no cause", "inconclusive", "incomparable", "missing", "failed")
-    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for head in ("table", *heads):
-        grid.add_column(head, justify="left" if head == "table" else "right", max_width=12 if "," in head else None)
+    grid = _grid("table", *heads)
     total: Counter[str] = Counter()
     for report in reports:
         found = tally(report.cells)

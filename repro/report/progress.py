@@ -64,8 +64,13 @@ def _epoch(folder: Path) -> str:
     try:
         line = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
         entry = json.loads(line)
-        return f", epoch {entry['epoch']}, validation error {entry['val_error']:.1f} %"
+        speed = f", {entry['images_per_second']:.0f} images/s" if "images_per_second" in entry else ""
+        return f", epoch {entry['epoch']}, validation error {entry['val_error']:.1f} %{speed}"
     except (OSError, IndexError, ValueError, KeyError):
+        pass
+    try:
+        return ", " + (folder / "progress.txt").read_text(encoding="utf-8")  # of an evaluation
+    except OSError:
         return ""
 
 

@@ -1,4 +1,4 @@
-"""Records and verdicts as MLflow runs: one experiment a table and scale, one run a row and seed."""
+"""Records and verdicts as MLflow runs: an experiment a table and scale, a run a row and seed, one above them all."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from ..provenance import digest
 from ..schema import RelationVerdict
 from ..store import Store
 
-_LAYOUT = 1  # part of every digest: raise it when the same rows are to be written in another way
+_LAYOUT = 2  # part of every digest: raise it when the same rows are to be written in another way
 _ORDER = ("match", "incomparable", "inconclusive", "missing", "differs", "failed")  # a row bears its cells' last
 _Key = tuple[str, str]  # row and seed
+_PARENT = ("", "")  # row and seed of the run above the rows'
 _PARTS = ("claimed", "measured", "delta")
 
 
@@ -44,7 +45,8 @@ class Row:
 
     `number` is its place in the paper's table, `created` and `seconds` are in seconds (since the
     epoch, and of work). `datasets` holds (name, digest, context), with a context of `training` or
-    `evaluation`; `curve` an `epoch` and its numbers for each epoch; `files` are copied as artifacts.
+    `evaluation`; `model` the SHA-256 of the weights; `curve` an `epoch` and its numbers for each epoch;
+    `files` are copied as artifacts.
     """
 
     key: str
@@ -61,6 +63,7 @@ class Row:
     git: str = ""
     created: float = 0.0
     seconds: float = 0.0
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,13 @@ class Link:
 
 def sync(
     table: str, title: str, scale: str, rows: Sequence[Row], relations: Sequence[RelationVerdict],
-    store_root: Path, partial: bool = False,
+    store_root: Path, partial: bool = False, pictures: Mapping[str, str] | None = None,
 ) -> Link:  # fmt: skip
     """Bring the experiment `<table> (<scale>)` to what `rows` say, and return where it is.
 
     Rows that did not change keep their runs; a changed one is deleted and written anew, one that is not
-    among `rows` deleted, unless they are only a `partial` table. When nothing changed since the sync that
+    among `rows` deleted, unless they are only a `partial` table. A run above them has the table of all claims,
+    the counts of verdicts, and `pictures`, SVG by name. When nothing changed since the sync that
     `mlflow.synced.json` tells of, MLflow is not imported. Where it cannot be written, the link says why.
     """
     store_root = store_root.resolve()
@@ -96,7 +100,6 @@ def sync(
         "repro.table": table,
         "mlflow.note.content": "\n".join([title, "", *said]),
         "mlflow.experimentKind": "custom_model_development",  # without it the page asks each visitor
-        "mlflow.sharedViewState.repro": json.dumps(view(rows)),
     }
     own = None if uri.startswith("http") else (store_root / "mlartifacts").as_uri()
     here = f"{socket.gethostname()}:{store_root}"
@@ -104,10 +107,15 @@ def sync(
         with Store(store_root).lock("mlflow").acquire(timeout=120):
             client = connect(uri)
             experiment = _experiment(client, name, own, about)
-            new = wanted.keys() - _clear(client, experiment, wanted, partial, here)
+            common = {"repro.table": table, "repro.scale": scale, "repro.store": here}
+            runs = _clear(client, experiment, wanted, partial, here)
+            new = wanted.keys() - runs.keys()
             for key in sorted(new):
-                tags = {"repro.table": table, "repro.scale": scale, "repro.store": here, "repro.digest": wanted[key]}
-                _write(client, experiment, found[key], tags)
+                runs[key] = _write(client, experiment, found[key], common | {"repro.digest": wanted[key]})
+            parent = runs.pop(_PARENT, "")  # kept where only a part of the table was run
+            parent = parent or _write_parent(client, experiment, title, rows, common, pictures or {})
+            for run in runs.values():
+                client.set_tag(run, "mlflow.parentRunId", parent)
             synced = _synced(store_root) | {place: [total, experiment]}
             write_whole(store_root / "mlflow.synced.json", json.dumps(synced, indent=1, sort_keys=True) + "\n")
     except Exception as error:  # a view that cannot be written must not cost a run its results
@@ -176,9 +184,31 @@ def names(row: Row) -> list[str]:
     return found
 
 
-def _write(client: Any, experiment: str, row: Row, tags: dict[str, str]) -> None:
+def _write_parent(
+    client: Any, experiment: str, title: str, rows: Sequence[Row], tags: dict[str, str], pictures: Mapping[str, str]
+) -> str:
+    """The run above the rows': how many cells have which verdict, the table of all claims, the pictures."""
+    entries = [(row, e) for row in rows for e in row.entries]
+    about = tags | {"repro.digest": "parent", "repro.row": "", "repro.seed": "", "mlflow.note.content": title}
+    start = int(max((row.created for row in rows), default=0) * 1000)
+    parent = client.create_run(experiment, start_time=start, run_name="all rows", tags=about).info.run_id
+    for verdict in _ORDER:
+        client.log_metric(parent, f"verdicts/{verdict}", sum(e.verdict == verdict for _, e in entries))
+    columns = {"row": [row.key for row, _ in entries], "seed": [row.seed for row, _ in entries]}
+    words = ("column", "printed", "unit", "measured", "delta", "verdict", "reason")
+    columns |= {word: [str(getattr(e, word) or "") for _, e in entries] for word in words}
+    client.log_table(parent, columns, "claims.json")
+    for name, svg in pictures.items():
+        client.log_text(parent, svg, f"{name}.svg")
+    shown = view(rows) | {"runsExpanded": {parent: True}}
+    client.set_experiment_tag(experiment, "mlflow.sharedViewState.repro", json.dumps(shown))
+    client.set_terminated(parent, "FINISHED", start)
+    return str(parent)
+
+
+def _write(client: Any, experiment: str, row: Row, tags: dict[str, str]) -> str:
     """Create, fill and end one run. Killed midway it stays RUNNING, and the next sync replaces it."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+    from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param
 
     start = int(row.created * 1000)
     worst = max((e.verdict for e in row.entries), key=_ORDER.index, default="missing")
@@ -208,7 +238,13 @@ def _write(client: Any, experiment: str, row: Row, tags: dict[str, str]) -> None
         client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
     for path in row.files:
         client.log_artifact(run_id, str(path), "records")
+    if row.model:
+        about = {"repro.sha256": row.model}
+        model = client.create_logged_model(experiment, legal(row.key), run_id, about, model_type="weights").model_id
+        client.finalize_logged_model(model, "READY")
+        client.log_outputs(run_id, [LoggedModelOutput(model, 0)])
     client.set_terminated(run_id, "FAILED" if worst == "failed" else "FINISHED", start + int(row.seconds * 1000))
+    return str(run_id)
 
 
 def _experiment(client: Any, name: str, artifacts: str | None, tags: Mapping[str, str]) -> str:
@@ -223,20 +259,22 @@ def _experiment(client: Any, name: str, artifacts: str | None, tags: Mapping[str
     return number
 
 
-def _clear(client: Any, experiment: str, wanted: Mapping[_Key, str], partial: bool, here: str) -> set[_Key]:
-    """Delete those of our runs that are not as wanted, and return the rows and seeds that are there."""
-    kept: set[_Key] = set()
+def _clear(client: Any, experiment: str, wanted: Mapping[_Key, str], partial: bool, here: str) -> dict[_Key, str]:
+    """Delete those of our runs that are not as wanted, and return the others by row and seed."""
+    kept: dict[_Key, str] = {}
     for run in client.search_runs([experiment], max_results=10_000):
         tags, is_running = run.data.tags, run.info.status == "RUNNING"
         if "repro.digest" not in tags or (is_running and tags.get("repro.store") != here):
             continue  # a stranger's, or another store's that is being written
-        key = (tags["repro.row"], tags["repro.seed"])
-        is_wanted = wanted.get(key) == tags["repro.digest"] or (partial and key not in wanted)
+        key, digest = (tags["repro.row"], tags["repro.seed"]), tags["repro.digest"]
+        is_wanted = wanted.get(key) == digest or (partial and key not in wanted)
         if is_wanted and not is_running and key not in kept:
-            kept.add(key)
+            kept[key] = run.info.run_id
             continue
         if is_running:  # we hold the store's lock, so its process is dead, and nobody else would ever end it
             client.set_terminated(run.info.run_id, "KILLED")
+        for model in client.search_logged_models([experiment], f"source_run_id='{run.info.run_id}'"):
+            client.delete_logged_model(model.model_id)
         client.delete_run(run.info.run_id)
     return kept
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .fit import fit
-from .recipe import settings
+from .fit import colours_of, fit
+from .parallel import Group
+from .settings import settings
+from .stream import reading_workers
 
-__all__ = ["fit", "settings"]
+__all__ = ["Group", "colours_of", "fit", "reading_workers", "settings"]

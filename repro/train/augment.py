@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..fields import Recipe
+
+
+class Batch(NamedTuple):
+    """Crops (n, crop, crop, 3) uint8, the colour (n, 3) to add to each, labels (n,), and what could not be read."""
+
+    crops: Tensor
+    offset: Tensor
+    labels: Tensor
+    left_out: Sequence[str] = ()
+
+    def pixels(self, scale: Tensor | float, device: torch.device) -> Tensor:
+        """(n, 3, crop, crop) float32 as the net sees them, in `channels_last` order of memory."""
+        crops, offset = (t.to(device, non_blocking=True) for t in (self.crops, self.offset))
+        return ((crops.to(torch.float32) + offset[:, None, None, :]) * scale).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -20,6 +36,8 @@ class Sampler:
     `flip` is the probability of a mirrored crop; `colour` the standard deviation of AlexNet's shift
     along the principal components of the training set's RGB, pixels from 0 to 1 (AlexNet, Section
     4.1). Every draw depends on (seed, epoch, image index) alone. Source: VGG, Section 3.1.
+    The images are framed by `pad` pixels. The training ends after `limit` batches where that is not 0.
+    `together` images go through the net at once, or else the batch in so many `parts` a process.
     """
 
     images: int
@@ -30,71 +48,121 @@ class Sampler:
     crop: int
     flip: float
     colour: float
+    pad: int = 0
+    limit: int = 0
+    together: int = 0
+    parts: int = 1
 
     @classmethod
     def of(cls, spec: Mapping[str, Any], images: int) -> Sampler:
         """That of a job. `spec["S"]` is one scale or the two ends of a range, taken by `augment.step` pixels."""
-        recipe, S = spec["recipe"], spec["S"]
-        augment = recipe["augment"]
-        sizes = tuple(range(min(S), max(S) + 1, augment["step"]))
-        order = images, recipe["batch"], recipe["epochs"], spec.get("seed", 0)
-        return cls(*order, sizes, spec["input"], augment["flip"], augment["colour"])
+        recipe, S = Recipe.of(spec["recipe"]), spec["S"]
+        augment, limit = recipe.augment, recipe.iterations
+        sizes = tuple(range(min(S), max(S) + 1, augment.step)) if augment.crop != "whole" else (spec["input"],)
+        epochs = math.ceil(limit / math.ceil(images / recipe.batch)) if limit and images else recipe.epochs
+        order = images, recipe.batch, epochs, spec.get("seed", 0)
+        pad = augment.pad if augment.crop == "pad" else 0
+        slices = recipe.bn_batch, recipe.accumulate
+        return cls(*order, sizes, spec["input"], augment.flip, augment.colour, pad, limit, *slices)
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches of an epoch; the last one may be smaller, and counts."""
+        return math.ceil(self.images / self.batch)
 
     @property
     def iterations(self) -> int:
-        """Batches of all epochs; the last one of an epoch may be smaller, and counts."""
-        return self.epochs * math.ceil(self.images / self.batch)
+        """Batches of all epochs."""
+        return self.limit or self.epochs * self.per_epoch
 
     def order(self, epoch: int) -> list[np.ndarray]:
         """The image numbers of each batch of an epoch."""
         order = self._stream(epoch, 2).permutation(self.images)
-        return np.array_split(order, range(self.batch, self.images, self.batch))
+        batches = np.array_split(order, range(self.batch, self.images, self.batch))
+        return batches[: self.iterations - epoch * self.per_epoch]
+
+    def slices(self, batch: np.ndarray, rank: int = 0, size: int = 1) -> list[tuple[int, np.ndarray]]:
+        """What one of `size` processes takes of a batch: parts that go through the net together, each numbered.
+
+        The parts of all processes are those that one process would take, where `together` is given.
+        """
+        together = self.together or -(-len(batch) // (self.parts * size))
+        parts = np.array_split(batch, range(together, len(batch), together))
+        return [(int(i), parts[i]) for i in np.array_split(np.arange(len(parts)), size)[rank]]
+
+    def uniforms(self, epoch: int) -> np.ndarray:
+        """A row an image, each from 0 to 1: for S, for top and left of the crop, for the flip."""
+        return self._stream(epoch, 0).random((self.images, 4))
 
     def draws(self, epoch: int) -> tuple[np.ndarray, ...]:
-        """A row an image: S, top and left of the crop on the image rescaled to S, mirrored or not, alpha (3)."""
-        scale, top, left, flip = self._stream(epoch, 0).random((self.images, 4)).T
+        """A row an image: S, top and left of the crop on the square image of side S, mirrored or not, alpha (3)."""
+        scale, top, left, flip = self.uniforms(epoch).T
         S = np.asarray(self.sizes)[(scale * len(self.sizes)).astype(np.int64)]
-        places = S - self.crop + 1
-        alpha = self._stream(epoch, 1).standard_normal((self.images, 3)) * self.colour
-        return S, (top * places).astype(np.int64), (left * places).astype(np.int64), flip < self.flip, alpha
+        places = S + 2 * self.pad - self.crop + 1
+        return S, (top * places).astype(np.int64), (left * places).astype(np.int64), flip < self.flip, self.alpha(epoch)
+
+    def alpha(self, epoch: int) -> np.ndarray:
+        """A row an image: its shift along each of the three components of colour."""
+        return self._stream(epoch, 1).standard_normal((self.images, 3)) * self.colour
 
     def _stream(self, epoch: int, kind: int) -> np.random.Generator:
         """Uniforms, normals and the order have a stream each, so that a row never depends on their number."""
         return np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[0, 0, 0, kind]))
 
 
-class Batches:
-    """Batches of images in memory, rescaled once to each S as uint8; `scale` multiplies pixels less their mean."""
+class Arrays:
+    """Batches of images in memory, rescaled once to each S as uint8; `shift` (3, 3) maps alpha to a shift of RGB."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, sampler: Sampler, scale: float) -> None:
-        self.sampler, self.scale = sampler, scale
-        self.mean, covariance = statistics(images)
-        values, vectors = np.linalg.eigh(covariance)
-        self.components = vectors * values
+    def __init__(self, images: np.ndarray, labels: np.ndarray, sampler: Sampler, mean: np.ndarray, shift: np.ndarray):
+        self.sampler, self.mean, self.shift = sampler, mean, shift
         self.labels = torch.from_numpy(labels.astype(np.int64))
-        self.pyramid = {S: rescale(images, S) for S in sampler.sizes}
+        whole = images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=3)
+        self.pyramid = {S: frame(rescale(whole, S), sampler.pad, mean) for S in sampler.sizes}
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (n, 3, crop, crop) float32 in `channels_last` order of memory, and labels (n,)."""
+    def epoch(self, epoch: int, parts: Iterable[np.ndarray]) -> Iterator[Batch]:
+        """A batch for each of `parts`, the numbers of its images."""
         S, top, left, flip, alpha = self.sampler.draws(epoch)
         side, pyramid = self.sampler.crop, self.pyramid
-        offset = torch.from_numpy((alpha @ self.components.T * 255 - self.mean).astype(np.float32))
-        for index in self.sampler.order(epoch):
+        offset = offsets(alpha, self.shift, self.mean)
+        for index in parts:
             crops = np.stack([pyramid[S[i]][i, top[i] : top[i] + side, left[i] : left[i] + side] for i in index])
             crops[flip[index]] = crops[flip[index], :, ::-1]
-            x = (torch.from_numpy(crops).to(torch.float32) + offset[index][:, None, None, :]) * self.scale
-            yield x.permute(0, 3, 1, 2), self.labels[index]
+            yield Batch(torch.from_numpy(crops), offset[index], self.labels[index])
 
 
-def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean (3,) of a set's RGB, 0..255, and its covariance (3, 3) with pixels from 0 to 1."""
-    total, products, pixels = np.zeros(3), np.zeros((3, 3)), images.size // 3
-    for start in range(0, len(images), 256):
-        flat = images[start : start + 256].reshape(-1, 3).astype(np.float64)  # whole numbers below 2**53: exact sums
+def offsets(alpha: np.ndarray, shift: np.ndarray, mean: np.ndarray) -> Tensor:
+    """What is added to the pixels (0..255) of each image: (N, 3) float32."""
+    return torch.from_numpy((alpha @ shift.T * 255 - mean).astype(np.float32))
+
+
+def colours(covariance: np.ndarray) -> np.ndarray:
+    """The (3, 3) map of a covariance of RGB: its components times their variances (AlexNet, Section 4.1)."""
+    values, vectors = np.linalg.eigh(covariance)
+    shift: np.ndarray = vectors * values
+    return shift
+
+
+def statistics(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean (3,) of the RGB of images, 0..255, and its covariance (3, 3) with pixels from 0 to 1."""
+    total, products, pixels = np.zeros(3), np.zeros((3, 3)), 0
+    for image in images:
+        flat = image.reshape(-1, 3).astype(np.float64)  # whole numbers below 2**53: exact sums
         total += flat.sum(0)
         products += flat.T @ flat
+        pixels += len(flat)
     mean = total / pixels
     return mean, (products / pixels - np.outer(mean, mean)) / 255**2
+
+
+def frame(images: np.ndarray, pad: int, mean: np.ndarray) -> np.ndarray:
+    """Images (N, H, W, 3) with `pad` pixels of the mean colour on each side: zero to the net (ResNet, Section 4.2)."""
+    if not pad:
+        return images
+    N, H, W, _ = images.shape
+    out = np.empty((N, H + 2 * pad, W + 2 * pad, 3), np.uint8)
+    out[:] = mean.round().astype(np.uint8)
+    out[:, pad:-pad, pad:-pad] = images
+    return out
 
 
 def rescale(images: np.ndarray, S: int) -> np.ndarray:

@@ -10,34 +10,62 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LambdaLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+)
 
 from ..errors import JobError
+from ..fields import Init, Schedule
+from ..fields import Optimizer as Words
 from .augment import Sampler
 
 
 @dataclass(frozen=True)
 class Initialiser:
-    """Weights from a normal of the paper's one `std`, or None for Kaiming's sqrt(2 / fan in); biases constant."""
+    """Weights from a normal of the paper's one `std`, or None for Kaiming's sqrt(2 / fan in); biases constant.
+
+    `ones` names layers whose biases are one; `slope` is that of the activation below zero (PReLU, Section 2.2).
+    """
 
     std: float | None
     bias: float = 0.0
+    name: str = "normal"
+    ones: Sequence[str] = ()
+    slope: float = 0.0
 
     @classmethod
-    def of(cls, words: Mapping[str, Any]) -> Initialiser:
-        return cls(words["std"] if words["name"] == "normal" else None)
+    def of(cls, words: Mapping[str, Any] | Init) -> Initialiser:
+        init = Init.model_validate(words)
+        return cls(init.std if init.name == "normal" else None, init.bias, init.name, init.ones, init.slope)
 
     def __call__(self, net: nn.Module, seed: int) -> None:
-        """Draw all weights anew, on the CPU, from `seed` alone."""
-        random = torch.Generator().manual_seed(seed)
+        """Draw all weights anew, on the CPU, from `seed` alone. Raises JobError for a layer that is not there."""
+        if self.name == "as built":
+            return
+        random, layers = torch.Generator().manual_seed(seed), dict(net.named_modules())
+        if unknown := [name for name in self.ones if name not in layers]:
+            raise JobError(f"init: the net has no layer {unknown[0]!r} whose biases could be one", final=True)
         with torch.no_grad():
-            for layer in net.modules():
+            for name, layer in layers.items():
                 if isinstance(layer, nn.Conv2d | nn.Linear):
-                    std = self.std if self.std is not None else math.sqrt(2 / layer.weight[0].numel())
-                    layer.weight.copy_(torch.empty(layer.weight.shape).normal_(0, std, generator=random))
+                    self._draw(layer.weight, random)
                     if layer.bias is not None:
-                        layer.bias.fill_(self.bias)
+                        layer.bias.fill_(1.0 if name in self.ones else self.bias)
+
+    def _draw(self, weight: Tensor, random: torch.Generator) -> None:
+        if self.name == "xavier":
+            weight.copy_(nn.init.xavier_uniform_(torch.empty(weight.shape), generator=random))
+            return
+        std = self.std if self.std is not None else math.sqrt(2 / ((1 + self.slope**2) * weight[0].numel()))
+        weight.copy_(torch.empty(weight.shape).normal_(0, std, generator=random))
 
 
 def copy_weights(net: nn.Module, start: Mapping[str, Tensor], words: Sequence[str]) -> None:
@@ -65,30 +93,78 @@ def _named(word: str, start: Mapping[str, Tensor]) -> list[str]:
     return [n for n in start if n.startswith(taken)]
 
 
-def optimizer(net: nn.Module, words: Mapping[str, Any]) -> Optimizer:
-    """Stochastic gradient descent, its arguments named as torch names them; weight decay acts on all parameters."""
-    return SGD(net.parameters(), foreach=True, **{k: v for k, v in words.items() if k != "name"})
+def optimizer(net: nn.Module, words: Mapping[str, Any] | Words) -> Optimizer:
+    """The recipe's optimiser, torch's or for `rmsprop-tf` timm's; weight decay acts on all but `no_decay`."""
+    w = Words.model_validate(words)
+    common: dict[str, Any] = {"lr": w.lr, "weight_decay": w.weight_decay}
+    groups = _groups(net, w.no_decay) if w.no_decay else net.parameters()
+    kind: Any
+    if w.name == "sgd":
+        kind, common = SGD, common | {"foreach": True, "momentum": w.momentum, "nesterov": w.nesterov}
+    elif w.name in ("adam", "adamw"):
+        kind, common = (Adam if w.name == "adam" else AdamW), common | {"betas": tuple(w.betas), "eps": w.eps}
+    else:
+        kind, common = RMSprop, common | {"alpha": w.alpha, "eps": w.eps, "momentum": w.momentum}
+    if w.name == "rmsprop-tf":
+        from timm.optim import RMSpropTF
+
+        kind = RMSpropTF
+    built: Optimizer = kind(groups, **common)
+    return built
 
 
-def schedule(optimizer: Optimizer, words: Mapping[str, Any], batches: int) -> ReduceLROnPlateau | OneCycleLR:
-    """The schedule of the rate over `batches`, all batches of the training.
+def _groups(net: nn.Module, without: Sequence[str]) -> list[dict[str, Any]]:
+    """The parameters that decay, and those that do not: of normalisations, biases, or both."""
+    free: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    for layer in net.modules():
+        norm = "norm" in type(layer).__name__.lower()
+        for name, p in layer.named_parameters(recurse=False):
+            kept_out = ("norms" in without and norm) or ("biases" in without and name.endswith("bias") and not norm)
+            (free if kept_out else decayed).append(p)
+    return [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+
+
+def schedule(
+    optimizer: Optimizer, words: Mapping[str, Any] | Schedule, batches: int, per_epoch: int = 1
+) -> LRScheduler | ReduceLROnPlateau:
+    """The schedule of the rate over `batches`, all batches of the training; an epoch has `per_epoch`.
 
     Plateau, stepped after each epoch: when `patience` epochs have passed since the best validation
-    error, the rate is multiplied by `factor`, `drops` times at most (VGG, Section 3.1). One-cycle,
-    stepped after each batch: the rate rises over the `warmup` part of all and falls to almost nothing.
+    error, the rate is multiplied by `factor`, `drops` times at most (VGG, Section 3.1). The others are
+    stepped after each batch. One-cycle rises over the `warmup` part of all and falls to almost nothing.
+    Steps are counted from the beginning of the training; what falls smoothly does so from the end of the warm-up.
     """
-    rate = optimizer.param_groups[0]["lr"]
-    if words["name"] == "plateau":
-        factor, patience = words["factor"], words["patience"] - 1
-        lowest = rate * factor ** words["drops"]
-        return ReduceLROnPlateau(optimizer, "min", factor, patience, threshold=0, min_lr=lowest, eps=0)
-    # One more than the batches: torch steps after the last one as well.
-    return OneCycleLR(optimizer, max_lr=rate, total_steps=batches + 1, pct_start=words["warmup"], cycle_momentum=False)
+    w, rate = Schedule.model_validate(words), optimizer.param_groups[0]["lr"]
+    if w.name == "plateau":
+        lowest = rate * w.factor**w.drops
+        return ReduceLROnPlateau(optimizer, "min", w.factor, w.patience - 1, threshold=0, min_lr=lowest, eps=0)
+    if w.name == "one-cycle":
+        # One more than the batches: torch steps after the last one as well.
+        return OneCycleLR(optimizer, max_lr=rate, total_steps=batches + 1, pct_start=w.warmup, cycle_momentum=False)
+    warm = w.warmup_steps or round(w.warmup_epochs * per_epoch)
+    unit, left = (per_epoch if w.unit == "epochs" else 1), max(1, batches - warm)
+    flat = w.warmup_shape == "constant"
+    main: LRScheduler
+    if w.name == "cosine":
+        main = CosineAnnealingLR(optimizer, left, eta_min=w.end * rate)
+    elif w.name == "linear":
+        main = LinearLR(optimizer, 1.0, w.end, left)
+    elif w.name == "polynomial":
+        main = LambdaLR(optimizer, lambda i: w.end + (1 - w.end) * max(0.0, 1 - i / left) ** w.power)
+    else:
+        every = [w.every * i for i in range(1, math.ceil(batches / unit / w.every))] if w.name == "exponential" else []
+        main = MultiStepLR(optimizer, [round(m * unit) - warm for m in w.milestones + every], w.factor)
+    if not warm:
+        return main
+    first = LambdaLR(optimizer, lambda i: w.warmup_from + (0 if flat else (1 - w.warmup_from) * min(1.0, i / warm)))
+    return SequentialLR(optimizer, [first, main], [warm])
 
 
-def set_dropout(net: nn.Module, probability: float) -> None:
+def set_dropout(net: nn.Module, probability: float | str) -> None:
+    """Set every dropout of a net to one probability; a word leaves them as they are built."""
     for layer in net.modules():
-        if isinstance(layer, nn.Dropout):
+        if isinstance(layer, nn.Dropout) and not isinstance(probability, str):
             layer.p = probability
 
 

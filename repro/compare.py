@@ -1,0 +1,96 @@
+"""Two sets of answers to the same images: paired difference, interval, p-value, and the images that changed sides."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from . import pipeline, stats
+from .errors import ReproError
+from .store import Store
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Side:
+    """Answers of one net under one protocol: `hits` and `ids` (N,) by image, `spec` of a score record."""
+
+    name: str
+    hits: np.ndarray
+    ids: np.ndarray
+    spec: Any
+    weights: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The second side's error less the first's in points, its 95 % interval, exact McNemar's two-sided p.
+
+    `gained` are the places of the images that the first side alone answers right, `lost` the second alone.
+    """
+
+    effect: float
+    interval: tuple[float, float]
+    p: float
+    gained: tuple[int, ...]
+    lost: tuple[int, ...]
+
+
+def paired(first: np.ndarray, second: np.ndarray) -> Paired:
+    """Compare answers (N,) bool to the same images in the same order; the images alone are drawn at random."""
+    import numpy as np
+
+    differences = first.astype(np.int64) - second
+    low, high = (100 * end for end in stats.over_images(differences[None]).interval())
+    places = (tuple(np.flatnonzero(differences == sign).tolist()) for sign in (1, -1))
+    return Paired(100 * float(differences.mean()), (low, high), stats.sign_flip(differences), *places)
+
+
+def compare(first: Side, second: Side) -> Paired:
+    """The two sides' paired difference. Raises ReproError where they do not answer for the same images."""
+    for key in ("dataset", "fingerprint", "limit"):
+        one, two = (side.spec.get(key, 0) for side in (first, second))
+        if one != two:
+            raise ReproError(f"different images: {key} is {one} of {first.name} and {two} of {second.name}")
+    if first.ids.tolist() != second.ids.tolist():
+        raise ReproError(f"different images were read of {first.name} and {second.name}; run again what lacks some")
+    return paired(first.hits, second.hits)
+
+
+def side(word: str, options: pipeline.Options) -> Side:
+    """The side that a word names: the start of a score record's digest (top-1), or `TABLE|ROW|COLUMN` under `options`.
+
+    Images without kept ids are numbered. Raises ReproError where nothing, or more than one record, is named so.
+    """
+    import numpy as np
+
+    if not (options.store / "VERSION").is_file():
+        raise ReproError("there are no records; begin with `repro run`", str(options.store))
+    store, hits = Store(options.store), None
+    if "|" in word:
+        table, row, *column = (part.strip() for part in word.split("|"))
+        asked = replace(options, words=(table,), rows=(row,), only=("metric",))
+        cells = pipeline.conclude(pipeline.prepare(asked, False, lambda text: None), {}).reports[0].cells
+        cell = next((v for v in cells if [v.cell.column] == (column or [v.cell.column])), None)
+        if cell is None or not cell.result.hits:
+            why = cell.reason if cell else "no such metric column"
+            raise ReproError(f"{word}: {why}; `repro run {table} --row {row!r}` measures the row")
+        hits, weights = cell.result.hits[0], cell.result.weights[0]
+        found = [digest for digest in cell.result.records if store.has("scores", digest)][:1]
+    else:
+        is_digest = re.fullmatch("[0-9a-f]{4,32}", word)
+        found = [p.stem for p in store.root.glob(f"records/scores/{word[:2]}/{word}*.json")] if is_digest else []
+    if len(found) != 1:
+        say = f"{word!r} begins the digest of {len(found)} score records; expected one, or TABLE|ROW|COLUMN"
+        raise ReproError(" ".join([say, *sorted(found)[:9]]), str(options.store))
+    record = store.read("scores", found[0])
+    if record is None or store.sound(record):
+        raise ReproError(f"score record {found[0]} is damaged; `repro doctor` says what to do", str(options.store))
+    with np.load(store.file(record, "npz"), allow_pickle=False) as data:
+        ids = data["ids"] if "ids" in data else np.arange(len(data["ranks"]))
+        if hits is None:
+            hits, weights = data["ranks"] < 1, (str(record.spec["weights"]),)
+    return Side(word, hits, ids, record.spec, weights)

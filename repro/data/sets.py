@@ -1,0 +1,188 @@
+"""Sets of images, in memory or read from files one by one, and how a file becomes pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+
+class Unreadable(Exception):
+    """An image that cannot be decoded: its `path`, and `why` in the words of the library."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path, self.why = path, why
+        super().__init__(path, why)
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.why}"
+
+
+@dataclass(frozen=True)
+class Images:
+    """A whole set in memory: `images` (N, H, W, 3) uint8 RGB, or grey (N, H, W); `labels` (N,) int64 from 0.
+
+    `[i]` is RGB, (H, W, 3). `source` (N,) numbers the real digit that an image of the proxy was made from.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    source: np.ndarray | None = None
+    name: str = ""
+    classes: Sequence[str] = ()
+    keys: Sequence[str] = ()
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """`keys`, or for a whole set the images' numbers in six digits."""
+        return self.keys or [f"{i:06d}" for i in range(len(self.labels))]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        image: np.ndarray = self.images[i]
+        return image if image.ndim == 3 else image[..., None].repeat(3, axis=2)
+
+    def content(self, i: int) -> bytes:
+        return bytes(self.images[i].tobytes())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the pixels and then the labels, little-endian; of the proxy's sets."""
+        digest = hashlib.sha256(self.images.data.cast("B"))
+        digest.update(self.labels.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Files:
+    """A set whose images are files or pieces of tar files; `labels` (N,) int64, `classes` the names in label order.
+
+    `places` (N,) has for each image its `id` and `path` as bytes, `offset` and `length` (-1: the whole file): arrays
+    of numpy, which worker processes share. With `reader` (timm's, of a Hugging Face set) `offset` counts in it.
+    `watched` are the files and folders that it was listed from.
+
+    `[i]` is (H, W, 3) uint8 RGB as PIL gives it, told by the content whatever the file's name; CMYK and grey are
+    converted by PIL, and the EXIF mark of a turned camera is not applied, as in torchvision and timm. It raises
+    Unreadable where the file is gone, cut or damaged.
+    """
+
+    places: np.ndarray
+    labels: np.ndarray
+    classes: Sequence[str]
+    watched: frozenset[str] = field(default=frozenset(), repr=False)
+    reader: Any = field(default=None, repr=False)
+    name: str = ""
+
+    @cached_property
+    def ids(self) -> Sequence[str]:
+        return [key.decode() for key in self.places["id"]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def where(self, i: int) -> str:
+        """The file, and the image's id where the file holds many."""
+        place = self.places[i]
+        many = self.reader or place["length"] >= 0
+        return str(place["path"].decode() + (f" ({place['id'].decode()})" if many else ""))
+
+    def content(self, i: int) -> bytes:
+        """The bytes of the encoded image."""
+        place = self.places[i]
+        try:
+            with self.reader[int(place["offset"])][0] if self.reader else open(place["path"], "rb") as file:
+                file.seek(0 if self.reader else place["offset"])
+                return bytes(file.read(-1 if self.reader else place["length"]))
+        except OSError as error:
+            raise Unreadable(self.where(i), error.strerror or str(error)) from None
+
+    def open(self, i: int) -> Image.Image:
+        """The decoded image in its own mode."""
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            image = Image.open(io.BytesIO(self.content(i)))
+            image.load()
+        except UnidentifiedImageError:
+            raise Unreadable(self.where(i), "not an image that PIL knows, or cut in its header") from None
+        # What PIL raises for a broken file, by format.
+        except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+            raise Unreadable(self.where(i), str(error)) from None
+        return image
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        import numpy as np
+
+        return np.array(self.open(i).convert("RGB"))
+
+
+ImageSet: TypeAlias = Images | Files
+
+
+@dataclass(frozen=True)
+class Looks:
+    """In place of pixels, `[i]` is (height, width) and what is unlike an upright RGB image of the kind it is named."""
+
+    images: Files
+
+    def __getitem__(self, i: int) -> tuple[tuple[int, int], list[str]]:
+        image, named = self.images.open(i), Path(self.images.places["id"][i].decode()).suffix
+        odd = {
+            {"L": "grey"}.get(image.mode, image.mode): image.mode != "RGB",
+            f"PNG named {named}": image.format == "PNG" and named.lower() in (".jpg", ".jpeg"),
+            "EXIF-rotated": image.getexif().get(0x0112, 1) != 1,
+        }
+        return (image.height, image.width), [what for what, so in odd.items() if so]
+
+
+def balanced(labels: np.ndarray, n: int) -> np.ndarray:
+    """The places, ascending, of `n` images of a set, the same ones always, as many of each class as can be."""
+    import numpy as np
+
+    order = np.random.Generator(np.random.Philox(key=1409_1556)).permutation(len(labels))
+    turn = np.empty(len(labels), np.int64)  # how many of its class come before an image in the drawn order
+    for label in np.unique(labels):
+        mine = order[labels[order] == label]
+        turn[mine] = np.arange(len(mine))
+    drawn: np.ndarray = np.sort(order[np.argsort(turn[order], kind="stable")][:n])
+    return drawn
+
+
+class _Decoded:
+    """What DataLoader asks for an image: (i, what `images[i]` is, or Unreadable)."""
+
+    def __init__(self, images: Any) -> None:
+        self.images = images
+
+    def __getitem__(self, i: int) -> tuple[int, Any]:
+        import numpy as np
+        import torch
+
+        try:
+            found = self.images[i]
+        except Unreadable as error:
+            return i, error
+        return i, torch.from_numpy(found) if isinstance(found, np.ndarray) else found  # tensors cross processes fast
+
+
+def stream(images: ImageSet | Looks, indices: Sequence[int], workers: int) -> Iterator[tuple[int, Any]]:
+    """(i, image or Unreadable) of each of `indices`, in order, decoded by `workers` processes (0: in this one)."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    batches = [[int(i) for i in indices[k : k + 16]] for k in range(0, len(indices), 16)]
+    source: Any = _Decoded(images)
+    for batch in DataLoader(source, batch_sampler=batches, num_workers=workers, collate_fn=list):
+        for i, image in batch:
+            yield i, image.numpy() if isinstance(image, torch.Tensor) else image
