@@ -32,7 +32,7 @@ TABLES = [
 
 def needed() -> None:
     if not torch.cuda.is_available():
-        raise NotRun("no GPU")
+        raise NotRun("no GPU here (torch sees no CUDA device)")
 
 
 def rolled(n: int, shape: tuple[int, int], distinct: int = 500) -> Iterator[np.ndarray]:

@@ -16,8 +16,8 @@ from repro import architectures, protocols
 from repro.schema import Build, ViewSet
 from repro.store import Store
 
-MEAN, STD = (0.485, 0.456, 0.406), 0.226  # ImageNet's; one deviation for all channels, as the engine takes
-COLOUR, SCALE = [255 * m for m in MEAN], 1 / (255 * STD)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+COLOUR, SCALE = [255 * m for m in MEAN], [1 / (255 * s) for s in STD]
 SHAPES = ((375, 500), (500, 375), (333, 500), (480, 480), (500, 400), (427, 640))
 STORE = Path("runs/store")
 
@@ -73,7 +73,7 @@ def as_trained(net: nn.Module, gain: float = 2.0) -> nn.Module:
 
     hook = last.register_forward_pre_hook(read)  # type: ignore[arg-type]
     crops = np.stack([picture[75:299, 138:362] for picture in pictures(16, 7)])
-    x = (torch.tensor(crops).permute(0, 3, 1, 2) - torch.tensor(COLOUR).view(1, 3, 1, 1)) * SCALE
+    x = ((torch.tensor(crops) - torch.tensor(COLOUR)) * torch.tensor(SCALE)).permute(0, 3, 1, 2)
     with torch.no_grad():
         net(x)
     hook.remove()
@@ -114,6 +114,6 @@ def proxy() -> tuple[nn.Module, np.ndarray, list[float], float] | None:
             with safe_open(Store(STORE).file(record, "safetensors"), framework="pt") as stream:
                 meta = stream.metadata()
                 net.load_state_dict({key: stream.get_tensor(key) for key in stream.keys()})  # noqa: SIM118
-            images = data.load("digits-test", STORE / "data").images
+            images = data.open_set("digits-test", STORE / "data").images  # type: ignore[union-attr]
             return net, images, json.loads(meta["mean"]), json.loads(meta["scale"])
     return None

@@ -47,15 +47,15 @@ def timm_net(net: nn.Module, name: str, best: bool) -> nn.Module:
 def timm_loop(net: nn.Module, images: Sequence[Any], best: bool) -> np.ndarray:
     """The scores of `timm.data.create_loader` and the loop of timm's validate.py, at its default arguments.
 
-    But for: device cpu; no worker processes, whose start would count against so few images; one deviation for
-    all channels. The batch of 256 holds all images. The resize is to 256, bilinear, the crop 224.
+    But for: device cpu; no worker processes, whose start would count against so few images. The batch of 256 holds
+    all images. The resize is to 256, bilinear, the crop 224.
     """
     from timm.data import create_loader
     from timm.utils import accuracy
 
     dtype = torch.bfloat16 if best else torch.float32
     loader = create_loader(
-        Decoded(images), (3, 224, 224), 256, interpolation="bilinear", mean=MEAN, std=(STD,) * 3, crop_pct=0.875,
+        Decoded(images), (3, 224, 224), 256, interpolation="bilinear", mean=MEAN, std=STD, crop_pct=0.875,
         num_workers=0, img_dtype=dtype, device=torch.device("cpu"),
     )  # fmt: skip
     found = []
@@ -76,9 +76,24 @@ def pil_resized(image: np.ndarray, side: int) -> Image.Image:
     return Image.fromarray(image).resize((side * width // short, side * height // short), Image.Resampling.BILINEAR)
 
 
+def one_by_one(net: nn.Module, image: np.ndarray, side: int) -> np.ndarray:
+    """50 crops of one image in float32, rescaled by PIL without rounding, each cut and forwarded by itself."""
+    planes = [Image.fromarray(image[..., c].astype(np.float32)) for c in range(3)]
+    size = pil_resized(image, side).size
+    whole = np.stack([np.asarray(plane.resize(size, Image.Resampling.BILINEAR)) for plane in planes], axis=2)
+    total = torch.zeros(())
+    with torch.inference_mode():
+        for y in _five(size[1]):
+            for x in _five(size[0]):
+                crop = (torch.tensor(whole[y : y + 224, x : x + 224]) - torch.tensor(COLOUR)) * torch.tensor(SCALE)
+                for view in (crop, crop.flip(1)):
+                    total = total + net(view.permute(2, 0, 1)[None].contiguous()).softmax(1)
+    return (total / 50).numpy()
+
+
 def tensor(images: Sequence[Image.Image]) -> torch.Tensor:
-    x = torch.from_numpy(np.stack([np.asarray(i) for i in images])).permute(0, 3, 1, 2).float()
-    return (x - torch.tensor(COLOUR).view(1, 3, 1, 1)) * SCALE
+    x = torch.from_numpy(np.stack([np.asarray(i) for i in images])).float()
+    return ((x - torch.tensor(COLOUR)) * torch.tensor(SCALE)).permute(0, 3, 1, 2).contiguous()
 
 
 def dense_loop(net: nn.Module, images: Sequence[np.ndarray], sides: Sequence[int]) -> np.ndarray:

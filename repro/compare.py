@@ -27,26 +27,26 @@ class Side:
 
 @dataclass(frozen=True)
 class Paired:
-    """The second side's error less the first's in points, its 95 % interval, exact McNemar's two-sided p.
+    """The second side's error less the first's in points, with 95 % interval and exact McNemar's p.
 
-    `gained` are the places of the images that the first side alone answers right, `lost` the second alone.
+    `gained` are the images that the first side alone answers right, `lost` the second alone.
     """
 
     effect: float
     interval: tuple[float, float]
     p: float
-    gained: tuple[int, ...]
-    lost: tuple[int, ...]
+    gained: list[Any]
+    lost: list[Any]
 
 
-def paired(first: np.ndarray, second: np.ndarray) -> Paired:
-    """Compare answers (N,) bool to the same images in the same order; the images alone are drawn at random."""
+def paired(first: np.ndarray, second: np.ndarray, ids: np.ndarray | None = None) -> Paired:
+    """Compare answers (N,) bool to the same images, named `ids` or numbered; the images alone are drawn at random."""
     import numpy as np
 
-    differences = first.astype(np.int64) - second
-    low, high = (100 * end for end in stats.over_images(differences[None]).interval())
-    places = (tuple(np.flatnonzero(differences == sign).tolist()) for sign in (1, -1))
-    return Paired(100 * float(differences.mean()), (low, high), stats.sign_flip(differences), *places)
+    differences, names = first.astype(np.int64) - second, np.arange(len(first)) if ids is None else ids
+    low, high = stats.over_images(differences[None]).interval()
+    changed = (names[differences == sign].tolist() for sign in (1, -1))
+    return Paired(100 * float(differences.mean()), (100 * low, 100 * high), stats.sign_flip(differences), *changed)
 
 
 def compare(first: Side, second: Side) -> Paired:
@@ -57,24 +57,21 @@ def compare(first: Side, second: Side) -> Paired:
             raise ReproError(f"different images: {key} is {one} of {first.name} and {two} of {second.name}")
     if first.ids.tolist() != second.ids.tolist():
         raise ReproError(f"different images were read of {first.name} and {second.name}; run again what lacks some")
-    return paired(first.hits, second.hits)
+    return paired(first.hits, second.hits, first.ids)
 
 
 def side(word: str, options: pipeline.Options) -> Side:
-    """The side that a word names: the start of a score record's digest (top-1), or `TABLE|ROW|COLUMN` under `options`.
-
-    Images without kept ids are numbered. Raises ReproError where nothing, or more than one record, is named so.
-    """
+    """The side of a score record, by the start of its digest (top-1), or of `TABLE|ROW|COLUMN`. Raises ReproError."""
     import numpy as np
 
     if not (options.store / "VERSION").is_file():
         raise ReproError("there are no records; begin with `repro run`", str(options.store))
-    store, hits = Store(options.store), None
+    store, hits, weights = Store(options.store), None, tuple[str, ...]()
     if "|" in word:
         table, row, *column = (part.strip() for part in word.split("|"))
         asked = replace(options, words=(table,), rows=(row,), only=("metric",))
         cells = pipeline.conclude(pipeline.prepare(asked, False, lambda text: None), {}).reports[0].cells
-        cell = next((v for v in cells if [v.cell.column] == (column or [v.cell.column])), None)
+        cell = next((v for v in cells if v.cell.column in (column or [v.cell.column])), None)
         if cell is None or not cell.result.hits:
             why = cell.reason if cell else "no such metric column"
             raise ReproError(f"{word}: {why}; `repro run {table} --row {row!r}` measures the row")
@@ -91,6 +88,5 @@ def side(word: str, options: pipeline.Options) -> Side:
         raise ReproError(f"score record {found[0]} is damaged; `repro doctor` says what to do", str(options.store))
     with np.load(store.file(record, "npz"), allow_pickle=False) as data:
         ids = data["ids"] if "ids" in data else np.arange(len(data["ranks"]))
-        if hits is None:
-            hits, weights = data["ranks"] < 1, (str(record.spec["weights"]),)
-    return Side(word, hits, ids, record.spec, weights)
+        hits = data["ranks"] < 1 if hits is None else hits
+    return Side(word, hits, ids, record.spec, weights or (str(record.spec["weights"]),))

@@ -58,7 +58,7 @@ class Estimator:
         if recipe.get("iterations"):
             images = recipe["iterations"] * recipe["batch"]
         # The optimizer keeps a gradient and a momentum; the checkpoint holds weights and momentum.
-        batch = recipe["batch"] // (recipe.get("accumulate") or 1)
+        batch = recipe.get("bn_batch") or recipe["batch"]
         return Cost(images, _BACKWARD * images * macs, 12 * params, 12 * params + 4 * batch * activations)
 
     def counted(self, build: str, input: int) -> tuple[float, float, float]:
@@ -89,7 +89,7 @@ class Estimator:
         from . import architectures
 
         spec = job.spec
-        net = architectures.make(Build.parse(spec["build"])).eval().to(device, memory_format=torch.channels_last)
+        net = architectures.make(Build.parse(spec["build"])).eval().to(device)
         batch, done, macs = 2 if device == "cpu" else 64, 0, self.counted(spec["build"], spec["input"])[0]
         x = architectures.example(net, spec["input"]).expand(batch, -1, -1, -1).to(device)
         half = (spec.get("recipe") or spec)["dtype"] != "float32"

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
-from . import compare, pipeline, protocols
+from . import compare, judge, pipeline, protocols
 from .architectures import LIBRARIES, make
 from .errors import ReproError
 from .execution import Progress, execute
 from .plan import Plan
 from .results import counted
-from .schema import UNITS, Cell, Verdict, ViewSet
+from .schema import UNITS, Cell, Result, System, Verdict
 
 # Mean (0..255) and factor of the normalisations in use; an empty one is the weights' own.
-NORMS = (("0 0 0", ""), ("0 0 0", "0.003921569"), ("127.5 127.5 127.5", "0.007843137"),
+NORMS = (("", ""), ("0 0 0", ""), ("0 0 0", "0.003921569"), ("127.5 127.5 127.5", "0.007843137"),
          ("123.675 116.28 103.53", "0.01712475 0.017507 0.01742919"), ("123 117 104", "1"))  # fmt: skip
 STRIDES = {"resnet": ("1x1", "3x3"), "preact_resnet": ("1x1", "3x3"), "coatnet": ("conv", "depthwise")}
 CROPS = (0.875, 0.9, 0.95, 1.0)  # shares of the short side that a window takes
-SIZES = ((375, 500), (500, 375), (301, 422), (60, 80))  # of images, to see whether a choice changes any view
+SIZES = ((375, 500), (500, 375), (301, 422))  # of images, to see whether a choice changes any view
+STARTS = {"auxiliary heads": "aux", "fully connected layers": ("classifier", "fc", "head")}  # of stages' names
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What one change gives: its value and how far it moved, in the claim's unit; on images also the paired test.
-
-    `name` is the change as `-o` takes it, or a convention of counting. Without a value `note` says why not.
-    """
+    """What a change (`name`, as `-o` takes it, or a convention) gives, in the claim's unit; `note` why it does not."""
 
     name: str
     value: Any = None
@@ -37,144 +35,132 @@ class Effect:
     note: str = ""
 
 
-def flips(cell: Cell, overrides: Mapping[str, str], pixels: Mapping[int, int]) -> Iterator[tuple[dict[str, str], str]]:
-    """Each change of a metric cell's evaluation, as overrides, with why it cannot matter, or "".
+def flips(
+    system: System, net: Any, overrides: Mapping[str, str], pixels: Mapping[int, int]
+) -> Iterator[tuple[dict[str, str], str]]:
+    """Each change of an evaluation, as overrides, with why it cannot matter to `net` and its view sets, or "".
 
     `pixels` are the proxy's sizes by the paper's, none at full scale.
     """
-    import torch
-
-    system = cell.systems[0][0]
-    views = [view_set for _, view_set in system.protocol]
-    with torch.device("meta"):
-        net = make(system.build)
-    sizes = ((72, 72),) if system.dataset.startswith("digits-") else SIZES
-    for key, known in protocols.CHOICES.items():
-        for other in known:
-            if getattr(views[0], key) not in (other, other == "yes"):
-                yield {f"protocol.{key}": other}, _idle(net, views, key, other, sizes)
-    crop, Q = views[0].crop, {v.Q for v in views}
-    for size, paper in ({p: q for q, p in pixels.items()} or {q: q for q in (round(crop / s) for s in CROPS)}).items():
-        if {size} != Q and size >= crop:
-            yield {"protocol.Q": str(paper)}, ""
-    own = (("", ""),) if {"evaluate.mean", "evaluate.scale"} & set(overrides) else ()
-    for mean, scale in (*own, *NORMS):
-        yield {"evaluate.mean": mean, "evaluate.scale": scale}, ""
-    yield {"evaluate.dtype": "float32" if overrides.get("evaluate.dtype") == "bfloat16" else "bfloat16"}, ""
-    found = [m.eps for m in net.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-    now = float(overrides.get("evaluate.bn_eps") or max(found, default=0))
-    for eps in {1e-5, 1e-3} - {now}:
-        yield {"evaluate.bn_eps": str(eps)}, "" if found else "the net has no batch normalisation"
-    family = system.build.family
-    for word in STRIDES.get(family, ("3x3",)):
-        if word != dict(system.build.args).get("stride", STRIDES.get(family, ("",))[0]):
-            yield {"evaluate.build.stride": word}, "" if family in STRIDES else f"{family} has one convention"
-    yield {"decoder": "another"}, "its images are no JPEGs" if len(sizes) == 1 else "Pillow alone decodes here"
-
-
-def _idle(net: Any, views: Sequence[ViewSet], key: str, other: str, sizes: Sequence[tuple[int, int]]) -> str:
-    """Why a choice cannot matter to these view sets of images of these `sizes`; empty where it may."""
     from .evaluate.dense import Dense
 
-    cut = [[protocols.views(v, *size) for size in sizes] for v in views]
-    if key == "cells":
-        is_map = any(v.kind == "dense" and Dense(net, v.crop).is_windowed for v in views)
-        return "" if is_map else "there is no class map: the net sees windows, or averages before its last layer"
-    if key == "views":
-        return "" if any(len(c) > 1 for of in cut for c in of) else "one view each, and softmax keeps its order"
-    if key not in ("side", "rounding", "region"):
-        return ""
-    given: dict[str, Any] = {key: other}
-    try:
-        changed = [[protocols.views(replace(v, **given), *size) for size in sizes] for v in views]
-    except ReproError as error:
-        return str(error)
-    return "its views of these images stay the same" if changed == cut else ""
+    views, family = [view_set for _, view_set in system.protocol], system.build.family
+    sizes = ((72, 72),) if system.dataset.startswith("digits-") else SIZES
+    cut = {r: [protocols.views(replace(v, rounding=r), *s) for v in views for s in sizes] for r in ("down", "nearest")}
+    is_map = any(v.kind == "dense" and Dense(net, v.crop).is_windowed for v in views)
+    idle = {"cells": "" if is_map else "there is no class map: the net sees windows, or averages before its last layer"}
+    if all(len(of_one) == 1 for of_one in cut["down"]):
+        idle["views"] = "one view each, and softmax keeps its order"
+    if cut["down"] == cut["nearest"]:
+        idle["rounding"] = "its views of these images stay the same"
+    for key in ("resize", "rounding", "flips", "cells", "views"):
+        for other in protocols.CHOICES[key]:
+            if getattr(views[0], key) not in (other, other == "yes"):
+                yield {f"protocol.{key}": other}, idle.get(key, "")
+    crop = views[0].crop
+    for paper, size in pixels.items() or {(q, q) for q in (round(crop / share) for share in CROPS)}:
+        if size >= crop and {size} != {v.Q for v in views}:
+            yield {"protocol.Q": str(paper)}, ""
+    is_changed = bool({"evaluate.mean", "evaluate.scale"} & set(overrides))
+    for mean, scale in NORMS if is_changed else NORMS[1:]:
+        yield {"evaluate.mean": mean, "evaluate.scale": scale}, ""
+    yield {"evaluate.dtype": "float32" if overrides.get("evaluate.dtype") == "bfloat16" else "bfloat16"}, ""
+    why = "" if any(hasattr(m, "running_var") for m in net.modules()) else "the net has no batch normalisation"
+    yield from (({"evaluate.bn_eps": e}, why) for e in ("1e-05", "0.001") if e != overrides.get("evaluate.bn_eps"))
+    words = STRIDES.get(family, ("the only one", "3x3"))
+    now = dict(system.build.args).get("stride", words[0])
+    why = "" if family in STRIDES else f"{family} has one convention"
+    yield from (({"evaluate.build.stride": word}, why) for word in words if word != now)
+    yield {"decoder": "another"}, "its images are no JPEGs" if len(sizes) == 1 else "Pillow alone decodes here"
 
 
 def explain(
     options: pipeline.Options, row: str, column: str, executor: Callable[[], Any], progress: Progress
 ) -> tuple[Verdict, list[Effect]]:
-    """The cell's verdict as it stands, and what each change gives, by evaluations of the same weights alone.
+    """A cell's verdict as it stands, and what each change gives, by evaluations of the same weights alone.
 
-    `options` names one table, and what is changed by hand. Raises ReproError where there is no such cell, or where
-    its nets are not trained yet.
+    `options` names one table. Raises ReproError where there is no such cell or its nets are not trained yet.
     """
+    import torch
+
     asked = replace(options, rows=(row,), only=("metric", "static"), seeds=options.seeds[:1])
     base = pipeline.prepare(asked, True, progress.say)
     cells = {c.column: c for c in base.selected[0].cells}
     if column not in cells:
         raise ReproError(f"{row} | {column}: no metric or count stands there. Columns: {', '.join(cells)}")
-    cell, runs, notes = cells[column], {"": base}, {}
-    weights = {m.weights for seeds in base.plan.systems.get(cell.key, ()) for of in seeds for m in of}
-    if any(not base.has("train", digest) for digest in weights - set(base.plan.published)):
+    cell, runs, notes, plan = cells[column], {"": base}, {}, Plan(published=base.plan.published)
+    missing = cell.claim.missing if cell.claim else "" if cell.systems else "the table does not say how"
+    if reason := missing or base.plan.blocked.get(cell.key):
+        raise ReproError(f"{row} | {column} is not measured: {reason}")
+    if cell.kind == "static":
+        return conventions(cell)
+    weights = {m.weights for seeds in base.plan.systems[cell.key] for of in seeds for m in of}
+    if any(not base.has("train", digest) for digest in weights - set(plan.published)):
         raise ReproError(f"its nets are not trained yet; first: repro run {options.words[0]} --row {row!r}")
-    proxy = base.selected[0].table.paper.proxy if options.scale == "proxy" else None
-    for given, why in flips(cell, options.overrides, proxy.pixels if proxy else {}) if weights else ():
+    proxy, system = base.selected[0].table.paper.proxy, cell.systems[0][0]
+    with torch.device("meta"):
+        net = make(system.build)
+    pixels = proxy.pixels if proxy and options.scale == "proxy" else {}
+    for given, why in flips(system, net, options.overrides, pixels):
         name = " ".join(f"{key}={value!r}" for key, value in given.items())
         notes[name] = why
-        try:
-            if not why:
-                changed = replace(asked, overrides={**asked.overrides, **given})
-                runs[name] = pipeline.prepare(changed, True, progress.say)
-        except ReproError as error:
-            notes[name] = str(error)
-    found = _measured(runs, cell, executor, progress)
-    verdict, result = found[""], found[""].result
-    if result.value is None:
-        raise ReproError(f"{row} | {column} is not measured: {verdict.reason}")
-    if cell.kind == "static":
-        record = base.store.read("measure", result.records[0]) if result.records else None
-        return verdict, list(conventions(cell, record.numbers)) if record else []
-    effects = []
-    for name, note in notes.items():
-        other = found[name].result if name in found else None
-        if other is None or other.value is None:
-            effects.append(Effect(name, note=note or found[name].reason))
-            continue
-        sides = (result.hits[0], other.hits[0])[:: 1 if cell.quantity.endswith("error") else -1]
-        effects.append(Effect(name, other.value, other.value - result.value, compare.paired(*sides)))
-    return verdict, effects
-
-
-def _measured(
-    runs: Mapping[str, pipeline.Run], cell: Cell, executor: Callable[[], Any], progress: Progress
-) -> dict[str, Verdict]:
-    """The cell's verdict in each run, from what it alone needs; evaluations of the same weights in one pass."""
-    plan = Plan()
-    for run in runs.values():
-        members = [m for seeds in run.plan.systems.get(cell.key, ()) for of in seeds for m in of]
-        wanted = {digest for m in members for _, digest in m.scores}
-        plan.jobs.update({digest: run.plan.jobs[digest] for digest in run.plan.counts.get(cell.key, ())})
-        plan.published.update(run.plan.published)
-        for key, evaluation in run.plan.evaluations.items():
-            views = {digest: view for digest, view in evaluation.views.items() if digest in wanted}
-            if views:
-                plan.evaluations.setdefault(key, replace(evaluation, views={})).views.update(views)
+        if not why:
+            runs[name] = pipeline.prepare(replace(asked, overrides={**asked.overrides, **given}), True, progress.say)
+    for run in runs.values():  # the evaluations of the same weights in one pass
+        for digest, e in run.plan.evaluations.items():
+            if e.weights in weights:
+                plan.evaluations.setdefault(digest, e).views.update(e.views)
     worker = executor()
     try:
-        _, failures = execute(plan, runs[""].store, runs[""].has, worker, progress)
+        _, failures = execute(plan, base.store, base.has, worker, progress)
     finally:
         worker.end()
-    cells = {name: pipeline.conclude(run, failures).reports[0].cells for name, run in runs.items()}
-    return {name: next(v for v in of if v.cell.key == cell.key) for name, of in cells.items()}
+    told = {name: pipeline.conclude(run, failures).reports[0].cells for name, run in runs.items()}
+    found = {name: next(v for v in of if v.cell.key == cell.key) for name, of in told.items()}
+    own = found[""].result
+    if not own.hits:
+        raise ReproError(f"{row} | {column} is not measured: {found[''].reason}")
+    effects = []
+    for name, note in notes.items():
+        other = found[name].result if name in found else Result()
+        sides = (own.hits[:1] + other.hits[:1])[:: 1 if cell.quantity.endswith("error") else -1]
+        paired = compare.paired(*sides) if other.hits else None
+        note = "" if paired else note or found[name].reason
+        effects.append(Effect(name, other.value, other.value - own.value if paired else 0.0, paired, note))
+    return found[""], effects
 
 
-def conventions(cell: Cell, numbers: Mapping[str, Any]) -> Iterator[Effect]:
-    """What the ways in which papers count make of the first net's `numbers`: parts left out, units, other sizes."""
+def conventions(cell: Cell) -> tuple[Verdict, list[Effect]]:
+    """A count's verdict, and what the ways in which papers count make of its first net: parts, units, other sizes."""
     import torch
 
     from .measure.stages import count
 
-    value, system, aside = counted(cell, numbers), cell.systems[0][0], list(cell.extra.get("without", ()))
-    parts = {"biases": ["biases"], "norms": ["norms"], "biases and norms": ["biases", "norms"]}
-    for name, start in (("auxiliary heads", "aux"), ("fully connected layers", ("classifier", "fc", "head"))):
-        parts[name] = [stage for stage in numbers["stages"] if "." not in stage and stage.lower().startswith(start)]
-    found: dict[str, Any] = {}
+    system, stages, found = cell.systems[0][0], dict[str, Any](), dict[str, Any]()
+    classes = "num_classes" if system.build.family in LIBRARIES else "classes"
+    changes: dict[str, tuple[dict[str, str], int]] = {"": ({}, system.input)}
+    changes |= {f"input of {size}": ({}, size) for size in (224, 227, 229, 299)}
+    changes |= {f"{n} classes": ({classes: str(n)}, system.input) for n in (1000, 1001)}
+    changes |= {f"stride {word}": ({"stride": word}, system.input) for word in STRIDES.get(system.build.family, ())}
+    for name, (args, size) in changes.items():
+        try:
+            with torch.device("meta"):
+                net = make(replace(system.build, args=tuple({**dict(system.build.args), **args}.items()))).eval()
+            stages[name] = {"stages": count(net, size)[0]}
+            found[name] = counted(cell, stages[name])
+        except (ReproError, RuntimeError, AssertionError, ValueError) as error:
+            found[name] = error
+    if (value := found.pop("")) is None or isinstance(value, Exception):
+        raise ReproError(f"{cell.row} | {cell.column} cannot be counted: {value or 'there is no such stage'}")
     if isinstance(value, Decimal):
+        parts = {
+            name: [s for s in stages[""]["stages"] if s.lower().startswith(start)] for name, start in STARTS.items()
+        }
+        parts |= {"biases": ["biases"], "norms": ["norms"], "biases and norms": ["biases", "norms"]}
         for name, some in parts.items():
-            lean = replace(cell, extra={**cell.extra, "without": [*aside, *some]})
-            found[f"without {name}"] = counted(lean, numbers) if some else "the net has none"
+            out = [*cell.extra.get("without", ()), *(part for part in some if "." not in part)]
+            lean = replace(cell, extra={**cell.extra, "without": out})
+            found[f"without {name}"] = counted(lean, stages[""]) if some else "the net has none"
         if cell.quantity in ("macs", "flops"):
             found["two operations for a multiply-add, or one"] = value * 2 if cell.quantity == "macs" else value / 2
         unit = UNITS.get(cell.unit, Decimal(1))
@@ -182,20 +168,10 @@ def conventions(cell: Cell, numbers: Mapping[str, Any]) -> Iterator[Effect]:
         if cell.claim and cell.claim.printed.low is not None and cell.claim.printed.high is not None:
             digit = cell.claim.printed.high - cell.claim.printed.low
             found["cut, not rounded"] = (value / digit).to_integral_value(ROUND_DOWN) * digit
-    key = "num_classes" if system.build.family in LIBRARIES else "classes"
-    changes: dict[str, tuple[dict[str, str], int]] = {f"input of {s}": ({}, s) for s in (224, 227, 229, 299)}
-    changes |= {f"{n} classes": ({key: str(n)}, system.input) for n in (1000, 1001)}
-    changes |= {f"stride {w}": ({"stride": w}, system.input) for w in STRIDES.get(system.build.family, ())}
-    for name, (args, size) in changes.items():
-        build = replace(system.build, args=tuple(sorted({**dict(system.build.args), **args}.items())))
-        try:
-            with torch.device("meta"):
-                net = make(build).eval()
-            found[name] = counted(cell, {"stages": count(net, size)[0]})
-        except (ReproError, RuntimeError, AssertionError, ValueError) as error:
-            found[name] = error
+    effects = []
     for name, other in found.items():
         if type(other) is not type(value):
-            yield Effect(name, note=str(other or "it is not read from this net").splitlines()[0])
+            effects.append(Effect(name, note=str(other or "it is not read from this net").splitlines()[0]))
         elif other != value:
-            yield Effect(name, other, float(other - value) if isinstance(value, Decimal) else 0.0)
+            effects.append(Effect(name, other, float(other - value) if isinstance(value, Decimal) else 0.0))
+    return judge.cell(cell, Result(value=value), "full"), effects

@@ -20,6 +20,7 @@ T = TypeVar("T")
 Listed = Annotated[list[T], BeforeValidator(_listed)]
 Words = Listed[str]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
 
 
 class _Model(BaseModel):
@@ -192,19 +193,14 @@ class Recipe(_Grown):
     init: Init
     clip: Annotated[float | None, BeforeValidator(_optional)] = None
     augment: Augment
-    mean: Annotated[
-        list[float], Field(max_length=3)
-    ] = []  # taken off the pixels, 0..255; else that of the training set
-    scale: float | Annotated[list[float], Field(min_length=3, max_length=3)] = (
-        1.0  # then multiplies them, by channel where there are three
-    )
+    mean: Triple | None = None  # taken off the pixels, 0..255; else that of the training set
+    scale: float | Triple = 1.0  # then multiplies them, by channel where there are three
     label_smoothing: float = 0.0
     mixup: float = 0.0  # alpha
     aux: float = 0.0  # weight of the losses of a net's other outputs
     ema: float = 0.0  # decay by step of the average of weights that is kept; 0 keeps the last weights
     polyak: float | None = None  # from this epoch on the plain mean of the weights after each step is kept
-    bn_batch: int = 0  # images that go through the net together, and that BN normalises over
-    accumulate: int = 1  # parts that a batch goes through the net in, where `bn_batch` is not given
+    bn_batch: int = 0  # images that pass the net together, and that BN normalises over; 0 is the batch
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     tf32: bool = False
     cudnn_benchmark: bool = False
@@ -212,7 +208,7 @@ class Recipe(_Grown):
     compile: bool = False
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     threads: int = 1
-    bar: float = 1.0
+    bar: Annotated[float | None, BeforeValidator(_optional)] = 1.0  # share of chance's error; `no`: it may not learn
     val_view: Literal["dense", "centre"] = "dense"  # how an epoch's validation error is measured, at the mean S
 
     @classmethod
@@ -225,8 +221,6 @@ class Recipe(_Grown):
         rate = self.schedule
         if rate.name in ("plateau", "one-cycle") and (rate.warmup_epochs or rate.warmup_steps):
             raise ValueError(f"{rate.name} has no warm-up by epochs or steps")
-        if self.bn_batch and self.accumulate > 1:
-            raise ValueError("bn_batch already says how many images go through the net together: leave out accumulate")
         if self.ema and self.polyak is not None:
             raise ValueError("either ema or polyak is averaged, not both")
         return self

@@ -6,9 +6,8 @@ prediction interval that excludes the printed one (CORE-Bench, arXiv 2409.11363)
 margin; the rest is inconclusive. Measured on other data, it is incomparable.
 
 Weights or scores from elsewhere, at full scale: half a printed unit plus the lines of the tolerance ledger that
-apply, added up; the verdict says that the paper's own weights were not checked. A part of the images (`--limit`)
-never matches: `differs` needs the 95 % Wilson interval too to exclude the claim (Wilson, JASA 22, 1927). Images
-that could not be read are counted as all wrong and as all right, and the verdict must hold for both.
+apply, added up. A part of the images (`--limit`) never matches: `differs` needs the 95 % Wilson interval too to
+exclude the claim (JASA 22, 1927). A verdict must hold with all unreadable images counted wrong, and right.
 
 Relations are judged by errors on the same images. One set of weights, two protocols: images are the unit;
 exact McNemar, or its extension to sums over seeds. Two trainings: the training is the unit. From three
@@ -21,8 +20,8 @@ adjusted by Holm over all relations of a table file, those not run as p = 1; `ma
 `differs` the other. "No better" is one one-sided test that the gain is below the margin, for a difference
 that was not found proves nothing (Altman and Bland, BMJ 311, 1995). A conjunction takes its largest p; one
 reversed pair refutes it, at Bonferroni's price for having looked at them all. A trend is its ends, with no
-adjacent pair significantly reversed. Beside `inconclusive` stands the smallest effect that would have been found
-with 80 % power (Bloom, Evaluation Review 19, 1995) at the level of Holm's first step.
+adjacent pair significantly reversed. `inconclusive` tells the effect that has 80 % power at Holm's first step
+(Bloom, Evaluation Review 19, 1995).
 """
 
 from __future__ import annotations
@@ -49,9 +48,8 @@ def cell(cell: Cell, result: Result, scale: str) -> Verdict:
     """
     word, reason, delta = _judged(cell, result, scale)
     known = cell.claim.known if cell.claim and word == "differs" else None
-    is_elsewhere = bool(result.origin) and cell.kind == "metric" and delta is not None
-    used = tuple(map(str, ledger.lines(cell, result))) if is_elsewhere else ()
-    return Verdict(cell, result, word, delta, reason, known, used)
+    used = ledger.lines(cell, result) if result.origin and cell.kind == "metric" and delta is not None else ()
+    return Verdict(cell, result, word, delta, reason, known, tuple(map(str, used)))
 
 
 def _judged(cell: Cell, result: Result, scale: str) -> tuple[str, str, float | None]:
@@ -111,60 +109,55 @@ def _gap(printed: Printed, value: float) -> float:
     return float(Decimal(str(value)) - printed.value)
 
 
-def _ends(result: Result) -> tuple[list[float], list[float]]:
+def _ends(result: Result, whole: int) -> tuple[list[float], list[float]]:
     """Each run's value with the images that could not be read as all of the one kind, and all of the other."""
-    runs, n, lost = (
-        result.per_seed or (float(result.value),),
-        len(result.hits[0]) if result.hits else 0,
-        result.left_out,
-    )
-    shares = [v * n / (n + lost) if lost else v for v in runs]
-    return shares, [v + (100 * lost / (n + lost) if lost else 0) for v in shares]
+    lost = result.left_out / (result.left_out + len(result.hits[0])) if result.left_out and result.hits else 0.0
+    lows = [v * (1 - lost) for v in result.per_seed or (float(result.value),)]
+    return lows, [v + whole * lost for v in lows]
 
 
 def _metric(cell: Cell, printed: Printed, result: Result) -> tuple[str, str]:
     """A metric on the claim's own data: by the ledger or by the margin, then by how many images were read."""
-    low, high = (fmean(ends) for ends in _ends(result))
-    slack = round(sum(line.points for line in ledger.lines(cell, result)), 4) if result.origin else 0.0
-    by = Decimal(str(slack))
+    whole = 1 if cell.unit == "fraction" else 100
+    low, high = (fmean(ends) for ends in _ends(result, whole))
+    slack = whole * round(sum(line.points for line in ledger.lines(cell, result)), 4) / 100 if result.origin else 0.0
+    by, said = Decimal(str(slack)), f"{low:.4g} against {printed.text} ± {slack:.4g} by the ledger"
     allowed = replace(printed, low=printed.low and printed.low - by, high=printed.high and printed.high + by)
-    if result.origin:
-        word, reason = _from_elsewhere(allowed, result, low, high, f"{printed.text} ± {slack:.2f} by the ledger")
-    else:
-        word, reason = _trained(printed, result, cell.extra.get("margin"))
+    own = _trained(printed, result, cell.extra.get("margin"), whole) if not result.origin else None
+    word, reason = own or _from_elsewhere(allowed, result.origin, low, high, said)
     if result.left_out:
-        reason = f"{result.left_out} images could not be read, so the value lies in [{low:.2f}, {high:.2f}]; {reason}"
+        reason = f"{result.left_out} images could not be read, so the value lies in [{low:.4g}, {high:.4g}]; {reason}"
     if result.limit:
         n = len(result.hits[0]) if result.hits else result.limit
-        low, high = 100 * stats.wilson(low / 100, n)[0], 100 * stats.wilson(high / 100, n)[1]
+        low, high = whole * stats.wilson(low / whole, n)[0], whole * stats.wilson(high / whole, n)[1]
         excludes = not overlaps(allowed, low, high)
         word = "differs" if word == "differs" and excludes else "inconclusive"
-        said = f"95 % Wilson interval [{low:.2f}, {high:.2f}] {'excludes' if excludes else 'holds'} {printed.text}"
+        said = f"95 % Wilson interval [{low:.4g}, {high:.4g}] {'excludes' if excludes else 'holds'} {printed.text}"
         reason = f"a part of {n} images, {said}; {reason}{'; without --limit it may be settled' * (word != 'differs')}"
     return word, reason
 
 
-def _from_elsewhere(allowed: Printed, result: Result, low: float, high: float, claim: str) -> tuple[str, str]:
+def _from_elsewhere(allowed: Printed, origin: str, low: float, high: float, said: str) -> tuple[str, str]:
     """Published weights or external scores, with a value from `low` to `high`, against what is allowed."""
-    kind, _, source = result.origin.partition(": ")
+    kind, _, source = origin.partition(": ")
     what = "scores made elsewhere" if kind == "external" else "published weights"
-    said = f"{what} were checked ({source or kind}), not the paper's own: {low:.2f} against {claim}"
+    said = f"{what} were checked ({source or kind}), not the paper's own: {said}"
     room = min(abs(float(edge) - v) for edge in (allowed.low, allowed.high) if edge is not None for v in (low, high))
     if allowed.holds(low) and allowed.holds(high):
-        return "match", f"{said}; a change of {room:.2f} or more would be caught"
+        return "match", f"{said}; a change of {room:.2g} or more would be caught"
     if low == high or not overlaps(allowed, low, high):
-        return "differs", f"{said}; {room:.2f} points stay unexplained"
+        return "differs", f"{said}; {room:.2g} stays unexplained"
     return "inconclusive", f"{said}; reading every image may settle it"
 
 
-def _trained(printed: Printed, result: Result, margin: float | None) -> tuple[str, str]:
+def _trained(printed: Printed, result: Result, margin: float | None, whole: int) -> tuple[str, str]:
     """A metric of nets trained here, by the margin that the table fixed before the run."""
     if margin is None:
         return "inconclusive", "the table fixes no margin for this number, so nothing follows from it"
     spread, runs = float(printed.spread or 0), result.per_seed
     if len(runs) < 2:
         return "inconclusive", f"one run; a match within {margin:g} needs two or more: --seeds 3 may settle it"
-    lows, highs = _ends(result)
+    lows, highs = _ends(result, whole)
     low, high = stats.mean_interval(lows, 0.90)[0], stats.mean_interval(highs, 0.90)[1]
     low, high = _gap(printed, low - spread), _gap(printed, high + spread)
     inside = f"90 % interval of the gap [{low:.2f}, {high:.2f}]"

@@ -15,8 +15,9 @@ from .architectures import own_source
 from .claims import Claims
 from .errors import JobError, ReproError
 from .execution import Progress, execute
-from .plan import SIZES, Plan, Planner
+from .plan import Plan, Planner
 from .reader import near
+from .recipes import SIZES
 from .results import Results
 from .schema import KINDS, Build, Cell, Relation, RelationVerdict, Verdict
 from .store import Store

@@ -10,6 +10,27 @@ from .fields import Recipe, Start
 from .reader import check, line_of, near
 from .tables import Paper
 
+# Images and classes of sets that may not be here, for what follows from their size alone.
+SIZES = {
+    "imagenet-1k-train": (1_281_167, 1000),
+    "imagenet-1k-val": (50_000, 1000),
+    "digits-train": (2_000, 10),
+    "digits-val": (1_000, 10),
+    "digits-test": (3_000, 10),
+    "imagenet-1k-val-48238": (48_238, 1000),
+    "imagenet-21k": (14_197_122, 21_843),
+    "jft-300m": (303_000_000, 18_291),
+    **{f"cifar{n}{part}": (size, n) for n in (10, 100) for part, size in (("-train", 50_000), ("", 10_000))},
+    **{f"svhn{part}": (n, 10) for part, n in (("-train", 73_257), ("-train+extra", 604_388), ("", 26_032))},
+    **{
+        f"{fashion}mnist{part}": (n, 10)
+        for fashion in ("", "fashion-")
+        for part, n in (("-train", 60_000), ("", 10_000))
+    },
+    "places365-train": (1_803_460, 365),
+    "places365-val": (36_500, 365),
+}
+
 
 def resolve(
     paper: Paper, name: str, scale: str, overrides: Mapping[str, str] | None = None

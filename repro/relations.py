@@ -178,9 +178,8 @@ def _conclude(r: Relation, found: _Finding, adjusted: float, scale: str, level: 
             verdict = "inconclusive"
             parts.append(f"but {size} is outside the interval; a margin for the size would settle it")
     if verdict == "inconclusive" and math.isfinite(shown.bound):
-        # Of "no better" it is the distance to the margin. Holm's first step is the level that holds for any of them.
-        spread = math.sqrt(2) * (shown.spread or 0.0) if shown.bound else 0.0
-        tails = 2 if r.test == "not_better" else 1
+        spread = math.sqrt(2) * (shown.spread or 0.0) if shown.bound else 0.0  # of a difference of two trainings
+        tails = 2 if r.test == "not_better" else 1  # of which it is the distance to the margin
         mde = 100 * shown.estimate.detectable(tails * level, shown.bound / 100, spread / 100)
         parts.append(f"detectable with 80 % power: {mde:.2f} pp")
     reason = "; ".join(part for part in parts if part)

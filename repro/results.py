@@ -80,7 +80,8 @@ class Results:
                 if published is None and (trained is None or trained.failed):
                     return self._absent([member.weights], trained)
                 sha256 = published.sha256 if published else trained.files["safetensors"] if trained else ""
-                origin = f"published: {published.origin}" if published else ""
+                if published:
+                    origin = "; ".join(filter(None, (f"published: {published.origin}", published.differs)))
                 for _, digest in member.scores:
                     scores = self.record("scores", digest)
                     if scores is None:
@@ -139,10 +140,10 @@ class Results:
 
 
 def _of_views(cell: Cell, word: str) -> Any:
-    """A fact of the view sets themselves: views, scales, Q or crop; the image's size does not enter."""
+    """A fact of the view sets themselves: views of an image that is no square, scales, Q or crop."""
     sets = [view_set for _, view_set in cell.systems[0][0].protocol]
     found: dict[str, Any] = {
-        "views": sum(len(protocols.views(v, 1024, 1024)) for v in sets),
+        "views": sum(view.count for v in sets for view in protocols.views(v, 768, 1024)),
         "scales": len({v.Q for v in sets}),
         "Q": sorted({v.Q for v in sets}),
         "crop": sets[0].crop if sets else 0,

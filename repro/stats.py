@@ -40,10 +40,7 @@ class Estimate:
         return self.mean - reach, self.mean + reach
 
     def detectable(self, level: float, bound: float = 0.0, spread: float = 0.0, power: float = 0.8) -> float:
-        """The smallest true mean found in `power` of all repetitions (Bloom, Evaluation Review 19, 1995).
-
-        It lies the quantile of the power beyond what a two-sided test at `level`, and `bound`, ask for.
-        """
+        """The true mean that exceeds `bound` and a two-sided test at `level` in `power` of repetitions (Bloom 1995)."""
         own = replace(self, run_error=math.hypot(self.run_error, spread))
         return max(self._reach(level / 2), bound) + own._reach(1 - power)
 
@@ -146,10 +143,7 @@ def over_seeds_and_images(differences: NDArray[Any], spread: float | None = None
 
 
 def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The interval of a share seen in `n` images (Wilson, JASA 22, 1927; Brown, Cai and DasGupta 2001 advise it).
-
-    A class-balanced part of a set varies no more than the simple random one that it supposes (Cochran 1977, 5.6).
-    """
+    """The interval of a share of `n` images drawn at random (Wilson, JASA 22, 1927); class-balanced ones vary less."""
     z = t_quantile((1 + level) / 2, math.inf)
     centre, reach = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + (z / n) ** 2 / 4)
     return (centre - reach) / (1 + z * z / n), (centre + reach) / (1 + z * z / n)

@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Published:
-    """Weights of `build`, trained to see (pixel - mean) * scale, (3,) each, of RGB pixels of 0 to 255.
-
-    `source` is where they come from, `differs` how they were fitted in, `preprocessing` the makers' Q, crop, resize.
-    """
+    """Weights of `build`, trained to see (pixel - mean) * scale, (3,) each, of RGB pixels of 0 to 255."""
 
     origin: str
     build: str
@@ -36,8 +33,8 @@ class Published:
     mean: tuple[float, ...]
     scale: tuple[float, ...]
     source: str
-    differs: str
-    preprocessing: Mapping[str, Any]
+    differs: str  # how they were fitted in, beyond equal names
+    preprocessing: Mapping[str, Any]  # the makers' own: Q, crop, resize
 
 
 def find(word: str, build: Build | str, folder: Path, fetch: bool = False) -> Published:
@@ -47,15 +44,16 @@ def find(word: str, build: Build | str, folder: Path, fetch: bool = False) -> Pu
     `fetch`. Raises ReproError for an inexact word, and for a file that is not here, not sound, or does not fit.
     """
     library, _, name = word.partition(":")
-    net, path, told, made = str(build), Path(word).expanduser(), "", {}
+    net, path, digits, made = str(build), Path(word).expanduser(), "", {}
     if library in LIBRARIES:
         net, source, hub, means, deviations, made = (_torchvision if library == "torchvision" else _timm)(name)
-        path, told = _file(name, source, hub, folder, fetch), re.search(r"-([0-9a-f]{8,})\.\w+$", source)
+        path = _file(name, source, hub, folder, fetch)
+        digits = "".join(re.findall(r"-([0-9a-f]{8,})\.\w+$", source))  # the first of the SHA-256, in a file's name
         mean, scale = [255 * m for m in means], [1 / (255 * d) for d in deviations]
     elif not path.is_file():
         raise ReproError(f"weights {word!r}: no such file; expected a path, torchvision:NET.WEIGHT or timm:NET.TAG")
     try:
-        sha256, differs = _checked(path, net, told[1] if told else "", path.stat().st_size, path.stat().st_mtime_ns)
+        sha256, differs = _checked(path, net, digits, path.stat().st_size, path.stat().st_mtime_ns)
     except JobError as error:
         raise ReproError(error.reason) from None
     if not made:
@@ -91,7 +89,6 @@ def _torchvision(name: str) -> tuple[Any, ...]:
 
 
 def _timm(name: str) -> tuple[Any, ...]:
-    """As `_torchvision`."""
     import timm
 
     net = name.partition(".")[0]
@@ -110,10 +107,9 @@ def _file(name: str, url: str, hub: str, folder: Path, fetch: bool) -> Path:
 
     file = f"{name}.safetensors" if hub else url.rpartition("/")[2]
     cached = try_to_load_from_cache(hub, "model.safetensors") if hub else None  # asks no network
-    place = (folder / file).resolve()
-    for path in (place, Path(get_dir(), "checkpoints", file), Path(str(cached))):
-        if path.is_file():
-            return path
+    places = [place := (folder / file).resolve(), Path(get_dir(), "checkpoints", file), Path(str(cached))]
+    if found := next((p for p in places if p.is_file()), None):
+        return found
     with suppress(OSError):  # without a network the error says what to do
         if fetch:
             folder.mkdir(parents=True, exist_ok=True)
@@ -128,10 +124,10 @@ def _stated(path: Path) -> tuple[list[float], list[float], str]:
 
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
-            meta = {k: json.loads(v) for k, v in (file.metadata() or {}).items() if k in ("mean", "scale")}
-        if len(meta) == 2:
-            scale = meta["scale"] if isinstance(meta["scale"], list) else [meta["scale"]] * 3
-            return meta["mean"], scale, f"{path}, with the mean and scale it states"
+            meta = file.metadata() or {}
+        if "mean" in meta and "scale" in meta:
+            scale = (json.loads(f"[{meta['scale'].strip('[]')}]") * 3)[:3]  # one number, or three
+            return json.loads(meta["mean"]), scale, f"{path}, with the mean and scale it states"
     usual = [123.675, 116.28, 103.53], [1 / 58.395, 1 / 57.12, 1 / 57.375]
     return *usual, f"{path}, which states no mean and std: ImageNet's usual"
 
@@ -160,26 +156,22 @@ def load(path: Path) -> dict[str, Tensor]:
 def fit_into(net: nn.Module, state: Mapping[str, Tensor]) -> str:
     """Copy tensors into a net; returns in words what was done beyond equal names.
 
-    Auxiliary heads that the net lacks are left out. Into a net of ours other names go by their order, if each has the
-    shape and the last word of its name. Raises JobError, final, with what is missing, unexpected, of another shape.
+    Into a net of ours other names go by their order, if each has the shape and the last word of its name. Raises
+    JobError, final, with the names that are missing, unexpected, or of another shape.
     """
-    own = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
-    named = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    given = {k: v for k, v in named.items() if k in own or not re.match(r"(AuxLogits|aux\d?)\.", k)}
-    said = "" if len(given) == len(named) else "without its auxiliary heads"
-    if type(net).__module__.startswith(f"{__package__}.") and own.keys() != given.keys():
-        kinds = ([(k.split(".")[-1], v.shape) for k, v in tensors.items()] for tensors in (own, given))
-        if next(kinds) == next(kinds):
-            given = dict(zip(own, given.values(), strict=True))
-            said = "mapped by the order of tensors: what has no weights (strides, pooling, LRN) is this net's own"
-    pairs = {k: (tuple(given[k].shape), tuple(v.shape)) for k, v in own.items() if k in given}
-    lists = {
+    both = net.state_dict(), state
+    own, given = ({k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")} for tensors in both)
+    kinds, said = [[(k.split(".")[-1], v.shape) for k, v in tensors.items()] for tensors in (own, given)], ""
+    if own.keys() != given.keys() and kinds[0] == kinds[1] and type(net).__module__.startswith(f"{__package__}."):
+        given = dict(zip(own, given.values(), strict=True))
+        said = "mapped by the order of tensors: what has no weights (strides, pooling, LRN) is this net's own"
+    shapes = {k: (tuple(given[k].shape), tuple(v.shape)) for k, v in own.items() if k in given}
+    wrong = {
         "missing": [k for k in own if k not in given],
         "unexpected": [k for k in given if k not in own],
-        "of another shape": [f"{k} {has} for {needs}" for k, (has, needs) in pairs.items() if has != needs],
+        "of another shape": [f"{k} {has} for {needs}" for k, (has, needs) in shapes.items() if has != needs],
     }
-    if any(lists.values()):
-        some = (f"{len(v)} {what} ({', '.join(v[:3])}{', ...' * (len(v) > 3)})" for what, v in lists.items() if v)
+    if some := [f"{len(v)} {what} ({', '.join(v[:3])}{', ...' * (len(v) > 3)})" for what, v in wrong.items() if v]:
         raise JobError(f"the weights do not fit {type(net).__name__}: {'; '.join(some)}", final=True)
     for name, tensor in own.items():
         tensor.copy_(given[name])

@@ -23,7 +23,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def repro():
     """The real command in a process of its own, from the root of the project."""
 
-    def call(*words: object, code: int | None = 0, **options: object) -> subprocess.CompletedProcess[str]:
+    def call(*words: object, code: int | None = 0, env: dict[str, str] | None = None, **options: object) -> subprocess.CompletedProcess[str]:
         environment = {
             k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "COLUMNS", "MLFLOW_TRACKING_URI")
         }
@@ -32,7 +32,7 @@ def repro():
             capture_output=True,
             text=True,
             timeout=300,
-            env=environment,
+            env=environment | (env or {}),
             **{"cwd": HERE.parent, **options},  # type: ignore[call-overload]
         )
         if code is not None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from conftest import HERE
 
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks import timing
+from benchmarks import evaluation, gpu, machinery, records, timing
+from benchmarks.__main__ import main
 from benchmarks.timing import FIELDS, FP32, Found, Line, NotRun, agreement, everywhere, fallen, in_turn, measured
 from repro.cli.bench import bench
 from repro.errors import ReproError
@@ -107,8 +110,6 @@ def test_a_ratio_below_the_baseline_fails():
 
 def test_the_committed_baseline_names_lines_that_there_are():
     """Each class has its hardware, each line a ratio, a spread and the command that measured it."""
-    from benchmarks import evaluation, gpu, machinery, records
-
     names = {line.name for line in (*evaluation.LINES, *records.LINES, *machinery.LINES, *gpu.LINES)}
     for known in json.loads((HERE.parent / "benchmarks" / "baseline.json").read_text()).values():
         assert known["hardware"]
@@ -125,6 +126,37 @@ def test_the_command_prints_one_line_as_data():
     assert found["name"] == "repro --help"
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_its_lines_say_why_they_are_not_run():
+    """One line and exit 2 where they alone are asked for; among the others each says so and the rest runs."""
+    done = subprocess.run(
+        [sys.executable, "-m", "repro", "bench", "--gpu"], capture_output=True, text=True, cwd=HERE.parent
+    )
+    found = measured(gpu.LINES[0], quick=True)
+
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--gpu: no GPU here" in done.stderr
+    assert found["note"] == "not run: no GPU here (torch sees no CUDA device)"
+
+
+def test_every_line_of_the_suite_is_there():
+    """The CPU lines of the issue and those of a GPU, with their goals for processors with and without AMX."""
+    lines = {line.name: line.goals for line in (*evaluation.LINES, *records.LINES, *machinery.LINES, *gpu.LINES)}
+    for net, amx, bf16 in (("VGG-16", 7, 2), ("ResNet-50", 6, 1.5)):
+        assert lines[f"single crop, {net}, timm defaults"] == {"amx": amx, "bf16": bf16}
+        assert lines[f"single crop, {net}, timm best flags"] == everywhere(1)
+        assert lines[f"single crop, {net}, JPEG files, timm defaults"] == {}
+    assert lines["dense, three scales with flips, VGG-16, naive loop"] == {"amx": 5, "bf16": 1.8}
+    assert lines["150 crops, VGG-16, exact, timm defaults"] == {"amx": 7, "bf16": 2}
+    assert lines["150 crops, VGG-16, exact, timm best flags"] == {"amx": 1.15, "bf16": 1.1}
+    assert lines["net D in Tables 3 to 5, each protocol alone"] == everywhere(1.8)
+    assert lines["net D in Tables 3 to 5, the dearest alone"] == everywhere(1.25)
+    assert lines["store and tracking in one repro run table3"] == everywhere(0.02)
+    assert lines["planning and judging 100,000 claims, against 10,000"] == everywhere(1.2)
+    assert lines["counting three nets together, fvcore"] == everywhere(2.5)
+    assert sum(name.startswith("GPU: ") for name in lines) == 6
+
+
 def test_mistakes_are_told_in_one_line(monkeypatch, tmp_path):
     """A name that is not there, and a place without the benchmarks."""
     with pytest.raises(ReproError, match="there is no such line"):
@@ -132,3 +164,15 @@ def test_mistakes_are_told_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr("repro.cli.bench.ROOT", tmp_path)
     with pytest.raises(ReproError, match="a wheel does not have it"):
         CliRunner().invoke(bench, [], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(("known", "code"), [(0.001, 1), (100.0, 0)])
+def test_the_session_of_nox_fails_on_a_fall(monkeypatch, tmp_path, known, code):
+    """`python -m benchmarks` exits 1 where a ratio is worse than the baseline of its class by more than its spread."""
+    lines = {"repro --help": {"ratio": known, "spread": 0.0, "command": "made up"}}
+    (tmp_path / "baseline.json").write_text(json.dumps({timing.processor(): {"hardware": "here", "lines": lines}}))
+    monkeypatch.setattr("benchmarks.__main__.BASELINE", tmp_path / "baseline.json")
+    done = CliRunner().invoke(main, ["--quick", "--line", "repro --help"])
+
+    assert done.exit_code == code
+    assert ("the baseline is 0.001" in done.output) == bool(code)

@@ -29,7 +29,9 @@ def outcome(tmp_path: Path) -> Outcome:
     shutil.copytree(TINY, folder)
     text = (folder / "table1.yaml").read_text()
     (folder / "table1.yaml").write_text(
-        text.replace("top-1: top1_error", f"top-1: {{quantity: top1_error, label: '{LABEL}'}}")
+        text.replace("top-1: top1_error", f"top-1: {{quantity: top1_error, label: '{LABEL}'}}").replace(
+            "B beats A", "'B_1 beats A by 5% & more'"
+        )
     )
     run = pipeline.prepare(Options((str(folder / "table1.yaml"),), store=tmp_path / "store"), False, lambda text: None)
     found = pipeline.conclude(run, {})
@@ -75,11 +77,12 @@ def test_markdown_keeps_the_layout_and_escapes_what_markdown_reads(outcome):
 
 
 def test_latex_has_booktabs_and_escapes_what_latex_reads(outcome):
-    """Rules of booktabs, a heading over the parts of each cell; no bare % & _ # in what stands for text."""
+    """Rules of booktabs, as many cells in each line; no bare % & _ # in what stands for text."""
     text = exports.render(outcome, "latex")
 
     assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 2
-    assert r"\multicolumn{3}{c}{50\% of A\_1 \& B | <b>\#2</b>}" in text
+    assert r" & 50\% of A\_1 \& B | <b>\#2</b> claimed & " in text
+    assert r"deep & B\_1 beats A by 5\% \& more & 0.5 & 0.25 to 0.75" in text
     row = next(line for line in text.splitlines() if line.startswith("A & "))
     assert row == r"A & 29.6 & 7.25 & incomparable & 10.4 & 0.5 & incomparable & 133 & missing \\"
     widths = {len(re.split(r"(?<!\\)&", line)) for line in text.split("\\bottomrule")[0].splitlines() if " & " in line}

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+from click.testing import CliRunner
 from conftest import TINY
 
+from repro.cli.main import cli
 from repro.store import Store
 
 TABLE = TINY / "table1.yaml"
@@ -41,12 +43,7 @@ def npz(path: Path, ids: list[str], scores: np.ndarray) -> Path:
     return path
 
 
-def lists(path: Path, ids: list[str], scores: np.ndarray) -> Path:
-    pandas.DataFrame({"id": ids, "scores": list(scores)}).to_parquet(path)
-    return path
-
-
-@pytest.mark.parametrize(("write", "name"), [(npz, "s.npz"), (parquet, "s.parquet"), (lists, "l.parquet")])
+@pytest.mark.parametrize(("write", "name"), [(npz, "s.npz"), (parquet, "s.parquet")])
 def test_scores_of_a_record_in_any_order_give_the_very_same_errors(made, repro, tmp_path, write, name):
     """What `repro run` measured from these scores, `repro judge` measures from a file of them."""
     store, printed, ids, scores, _ = made
@@ -103,27 +100,28 @@ BAD = {
 @pytest.mark.parametrize("message", BAD)
 def test_scores_that_do_not_go_with_the_data_set_are_refused_by_the_first_few(made, tmp_path, message):
     """Missing, unknown, doubled ids, another number of classes, and pickled arrays are errors in one line."""
-    from repro.errors import ReproError
-    from repro.external import judged
-
     store, _, ids, scores, _ = made
     path = npz(tmp_path / "bad.npz", *BAD[message](ids, scores))
 
-    with pytest.raises(ReproError) as error:
-        judged(str(TABLE), "A", (), path, "proxy", store / "data")
-    assert message in str(error.value)
+    done = CliRunner().invoke(cli, ["judge", str(TABLE), "--scores", str(path), "--row=A", "--store", str(store)])
+    assert message in str(done.exception)
 
 
 def test_bad_words_are_one_line_and_exit_2(made, repro, tmp_path):
-    """No such file, row, column; a row with two numbers of a kind; a paper without a proxy; data that is not here."""
+    """No such file, row, column; a row with two numbers of a kind; data that is not here."""
     path = npz(tmp_path / "s.npz", *made[2:4])
     dense = ("densenet/table3", "--row", "DenseNet-121")
     for words, message in {
         (TABLE, "--row", "A", "--scores", tmp_path / "none.npz"): "none.npz: expected npz with `ids` and `scores`",
-        (TABLE, "--row", "AA", "--scores", path): "--row 'AA': no such row; did you mean 'A'?",
-        (TABLE, "--row=A", "--column=params", "--scores", path): "A claims no error or accuracy in columns params",
-        (*dense, "--scores", path): "DenseNet-121 prints several numbers of a kind; say --column, one of: top-1 single",
-        (*dense, "--column", "top-1 10-crop", "--scores", path): "the paper states no proxy; add --scale full",
+        (TABLE, "--row", "AA", "--scores", path): "has no such row or column; did you mean 'A'?",
+        (
+            TABLE,
+            "--row=A",
+            "--column=params",
+            "--scores",
+            path,
+        ): "--column is to name one error or accuracy of each kind",
+        (*dense, "--scores", path): "one error or accuracy of each kind, of: top-1 single-crop, top-1 10-crop",
         (*dense, "--column", "top-1 10-crop", "--scores", path, "--scale", "full"): "imagenet-1k-val is not here",
     }.items():
         done = repro("judge", *words, "--store", made[0], code=2)

@@ -148,9 +148,9 @@ def test_published_weights_are_judged_by_the_ledger_and_the_verdict_says_so():
     assert (near.verdict, far.verdict) == ("match", "differs")
     assert near.reason == (
         "published weights were checked (torchvision resnet50 V1), not the paper's own: "
-        "23.70 against 23.9 ± 0.31 by the ledger; a change of 0.16 or more would be caught"
+        "23.7 against 23.9 ± 0.31 by the ledger; a change of 0.16 or more would be caught"
     )
-    assert far.reason.endswith("24.40 against 23.9 ± 0.31 by the ledger; 0.14 points stay unexplained")
+    assert far.reason.endswith("24.4 against 23.9 ± 0.31 by the ledger; 0.14 stays unexplained")
     assert [line.split(":")[0] for line in near.ledger] == ["JPEG decoder", "resize filter", "another training's seed"]
     assert elsewhere("23.9", 11_769).verdict == "differs"  # one image beyond the change that would be caught
     assert elsewhere("23.9", 11_771).verdict == "match"
@@ -161,8 +161,21 @@ def test_scores_from_elsewhere_are_judged_the_same_way_and_called_external():
     found = elsewhere("23.9", 12_000, origin="external: scores.npz")
 
     assert found.verdict == "match"
-    assert found.reason.startswith("scores made elsewhere were checked (scores.npz), not the paper's own: 24.00")
+    assert found.reason.startswith("scores made elsewhere were checked (scores.npz), not the paper's own: 24 against")
     assert [line.split(":")[0] for line in found.ledger][2] == "another library's resize"
+
+
+def test_a_share_is_judged_as_its_hundredfold():
+    """A claim printed as a fraction, .761, with .239 wrong: the ledger's points and Wilson's share in its unit."""
+    cell, hits = make_cell("0.761", **{**METRIC, "unit": "fraction"}), (np.arange(50_000) >= 11_850,)
+    found = judge_cell(cell, Result(0.763, (0.763,), hits, origin="published: w"), "full")
+    part = judge_cell(cell, Result(0.80, (0.80,), (hits[0][:500],), origin="published: w", limit=500), "full")
+
+    assert (found.verdict, part.verdict) == ("match", "inconclusive")
+    assert "0.763 against 0.761 ± 0.0031 by the ledger; a change of 0.0016 or more" in found.reason
+    assert (
+        part.reason.startswith("a part of 500 images, 95 % Wilson interval [0.7627, 0.8327] excludes 0.761; ") is False
+    )
 
 
 def test_weights_trained_here_use_no_ledger():

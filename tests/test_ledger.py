@@ -39,6 +39,8 @@ PLAIN = {"JPEG decoder", "resize filter", "another training's seed"}
         ({"preprocessing": {"resize": "bicubic antialias", "Q": 256, "crop": 224}}, PLAIN),
         ({"preprocessing": {"resize": "bilinear antialias", "Q": 236, "crop": 224}},
          PLAIN - {"resize filter"} | {"crop fraction"}),
+        ({"view": ViewSet("dense", 384, 224), "preprocessing": {"resize": "bilinear antialias", "Q": 256, "crop": 224}},
+         PLAIN - {"resize filter"}),
     ],
 )  # fmt: skip
 def test_a_line_applies_by_what_is_known_of_a_result(options, expected):

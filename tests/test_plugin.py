@@ -68,7 +68,7 @@ def ids(text: str) -> list[str]:
 @pytest.fixture(scope="module")
 def ran(place):
     """All claims of the mixed table: what pytest printed, and its XML."""
-    words = ("tables/mine", "-rsxf", "--durations=3", "--junitxml", place / "j.xml", "--repro-store", place / "store")
+    words = ("tables/mine", "-rsxf", "--durations=3", "--junitxml", place / "j.xml")
     text = call(place, *words, code=1)
     return text, {
         f"{c.get('classname')}::{c.get('name')}": c for c in ElementTree.parse(place / "j.xml").iter("testcase")
@@ -164,24 +164,26 @@ def test_a_table_with_a_mistake_is_an_error_in_one_line(place):
     assert "1 error" in text
 
 
-def test_selected_metrics_are_run_on_demand_once_for_a_file(place, new_store):
+def test_selected_metrics_are_run_on_demand_once_for_a_file(place, data_root):
     """--repro-run trains what the selected rows need; the next run reads the records."""
-    paper = place / "tables" / "tiny"
-    shutil.copytree(TINY, paper)
-    words = ("tables/tiny/table1.yaml::A::top1_error", "--repro-store", new_store, "-rs")
+    shutil.copytree(TINY, place / "tables" / "tiny")
+    (place / "runs" / "store" / "data").symlink_to(data_root)
+    words = ("tables/tiny/table1.yaml::A::top1_error", "-rs")
     text = call(place, *words, "--repro-run")
+    records = place / "runs" / "store" / "records" / "train"
+    trained = list(records.rglob("*.json"))
+    again = call(place, *words)
 
-    assert "1 skipped" in text
-    assert "incomparable: measured on digits-test: says nothing of a number on imagenet-1k-val" in text
-    trained = list((new_store / "records" / "train").rglob("*.json"))
     assert len(trained) == 1
-    assert "incomparable: measured on digits-test" in call(place, *words)
-    assert list((new_store / "records" / "train").rglob("*.json")) == trained
+    for said in (text, again):
+        assert "1 skipped" in said
+        assert "incomparable: measured on digits-test: says nothing of a number on imagenet-1k-val" in said
+    assert list(records.rglob("*.json")) == trained
 
 
 def test_several_processes_come_to_the_same(place, ran):
     """With pytest-xdist the ids are the same in every worker, and so are the outcomes."""
     pytest.importorskip("xdist")
-    words = ("-p", "xdist.plugin", "-p", "xdist.looponfail", "-n", "2", "tables/mine", "--repro-store", place / "store")
+    words = ("-p", "xdist.plugin", "-p", "xdist.looponfail", "-n", "2", "tables/mine")
 
     assert "1 failed, 1 passed, 3 skipped, 1 xfailed" in call(place, *words, code=1)

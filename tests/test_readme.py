@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 
+import made_imagenet
 import pytest
 from conftest import HERE
 
@@ -25,9 +28,9 @@ def test_every_example_runs(line, repro, tmp_path_factory):
     store = tmp_path_factory.getbasetemp() / "readme-store"
     words = shlex.split(line)
     assert words[0] == "repro"
-    has_store = words[1] in ("run", "diff", "doctor")
+    has_store = words[1] in ("run", "diff", "doctor", "explain", "report", "list")
 
-    repro(*words[1:], *(["--store", store] if has_store else []))
+    repro(*words[1:], *(["--store", store] if has_store else []), cwd=store.parent)
 
 
 def test_the_example_table_is_checked_and_matches(repro, tmp_path):
@@ -51,6 +54,37 @@ def test_the_page_on_adding_a_paper_can_be_followed(repro, tmp_path):
     assert "9 cells: 7 match, 1 differs, 1 missing" in done.stdout
     assert "the fully connected layers are left out, (15470264320 - 123633664) / 1e9" in done.stdout
     assert f"runs the code of {tmp_path / 'nets.py'}" in done.stdout + done.stderr
+
+
+def test_full_scale_begins_as_the_page_says(repro, tmp_path):
+    """On a generated ImageNet: it is checked, the cost is told, and weights that are not here are named."""
+    made_imagenet.make(tmp_path / "imagenet", classes=20, train_per_class=1, val_per_class=1)
+    lines = [line.replace("/data/imagenet", str(tmp_path / "imagenet")) for line in block("full").splitlines()]
+    for line in lines[:-1]:
+        repro(*shlex.split(line)[1:], cwd=tmp_path)
+    assert (tmp_path / "sheet.png").is_file()
+    elsewhere = {"TORCH_HOME": str(tmp_path / "hub"), "HTTPS_PROXY": "http://127.0.0.1:9"}  # no network
+    said = repro(*shlex.split(lines[-1])[1:], cwd=tmp_path, code=3, env=elsewhere)
+    assert "vgg16-397923af.pth" in said.stdout
+
+
+def test_the_gate_is_green_after_a_blessing(repro, tmp_path):
+    """The two lines of the page, in an empty folder."""
+    for line in block("gate").splitlines():
+        done = repro(*shlex.split(line)[1:], cwd=tmp_path)
+    assert "0 moved" in done.stdout + done.stderr
+
+
+def test_claims_are_tests_as_the_page_says(tmp_path):
+    """The three lines, in an empty folder; the second is one passing test."""
+    for line in block("pytest").splitlines():
+        words = [w.replace("tables/", f"{HERE.parent}/tables/") for w in shlex.split(line)]
+        command = [sys.executable, "-m", *words, "-p", "no:cacheprovider", "-c", "/dev/null"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+        if "::" in line:
+            assert "1 passed" in done.stdout
+    assert (tmp_path / "claims.xml").is_file()
 
 
 def test_the_two_commands_install_what_the_project_declares():

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,7 +172,9 @@ def test_rows_that_are_gone_leave_the_page_unless_the_table_is_partial(store: Pa
 
 def test_the_run_above_the_rows_has_the_table_and_its_pictures(store: Path) -> None:
     """All claims as a table artifact that MLflow can read back, verdicts counted, a picture; rows hang below it."""
-    link = sync("vgg/table3", "Single scale", "proxy", [row(), row("E 256")], [], store, pictures={"plot": "<svg/>"})
+    link = sync(
+        "vgg/table3", "Single scale", "proxy", [row(), row("E 256")], [], store, pictures=lambda: {"plot": "<svg/>"}
+    )
     client = connect(address(store))
     parent = client.get_run(runs(store)["D 256"].data.tags["mlflow.parentRunId"])
     assert link.written == 2
@@ -345,3 +352,62 @@ def test_a_run_of_the_command_is_on_the_page_and_the_next_leaves_it(repro: Any, 
     before = (store / "mlflow.db").stat().st_mtime_ns, (store / "mlflow.db").read_bytes()
     repro("run", "table2", "--store", store)
     assert ((store / "mlflow.db").stat().st_mtime_ns, (store / "mlflow.db").read_bytes()) == before
+
+
+@pytest.fixture
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a database of a PostgreSQL server that lives as long as the test."""
+    pytest.importorskip("psycopg2", reason="needs psycopg2")
+    found = [shutil.which("initdb"), *map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb"))]
+    if not (initdb := next(filter(None, found), None)):
+        pytest.skip("PostgreSQL is not installed")
+    # A server refuses to run as root.
+    who: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        if subprocess.run(["id", "postgres"], capture_output=True).returncode:
+            pytest.skip("run as root, and there is no user postgres to run the server")
+        who = {"user": "postgres"}
+    folder, port, ctl = Path(tempfile.mkdtemp()), free_port(), str(Path(initdb).with_name("pg_ctl"))
+    if who:
+        shutil.chown(folder, "postgres")
+    quiet: dict[str, Any] = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/", **who}
+    subprocess.run([initdb, "-D", folder / "db", "-U", "repro", "--auth=trust", "--no-sync"], **quiet)
+    options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories= -c fsync=off"
+    subprocess.run([ctl, "-D", folder / "db", "-l", folder / "log", "-w", "-o", options, "start"], **quiet)
+    try:
+        yield f"postgresql+psycopg2://repro@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([ctl, "-D", folder / "db", "-m", "immediate", "stop"], **quiet)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_a_server_with_postgresql_takes_the_records(
+    postgresql: str, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real `mlflow server` over PostgreSQL: rows, table and models arrive, and a second sync writes nothing."""
+    port = free_port()
+    base, artifacts = f"http://127.0.0.1:{port}", (tmp_path / "artifacts").as_uri()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", postgresql, "--artifacts-destination", artifacts]
+    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (tmp_path / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
+    try:
+        for _ in range(600):
+            with suppress(OSError), urllib.request.urlopen(f"{base}/health", timeout=1):
+                break
+            time.sleep(0.1)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", base)
+        rows = [row("D 256", model="c" * 64), row("E 256", number=2)]
+        assert brought(rows, store).written == 2
+        found = runs(store)
+        assert found["D 256"].data.metrics["top1_error/claimed"] == 27.0
+        client = connect(address(store))
+        parent = found["D 256"].data.tags["mlflow.parentRunId"]
+        assert json.loads(Path(client.download_artifacts(parent, "claims.json")).read_text())["data"]
+        assert len(client.search_logged_models([found["D 256"].info.experiment_id])) == 1
+        assert brought(rows, store).written == 0
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)

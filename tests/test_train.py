@@ -26,7 +26,7 @@ from repro.fields import Recipe
 from repro.provenance import NUMERICS
 from repro.schema import Build
 from repro.train import recipe as words
-from repro.train.augment import Arrays, Sampler, colours, rescale, statistics
+from repro.train.augment import Arrays, Sampler, rescale, statistics
 from repro.train.fit import check_learnt
 
 TINY = "vgg:{}+width=1/16+input=16+classes=4+pools=3"
@@ -86,6 +86,11 @@ def sampler(count: int, seed: int = 0, sizes: tuple[int, ...] = (40, 48), crop: 
     return Sampler(count, 16, 3, seed, sizes, crop, flip=0.5, colour=0.1)
 
 
+def alphas(draw: Sampler, epoch: int) -> np.ndarray:
+    """The draws of colour (N, 3), read from what is added to black pixels."""
+    return draw.offsets(epoch, np.zeros(3), np.eye(3)).numpy() / 255
+
+
 def log(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
@@ -102,16 +107,21 @@ def same(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @hypothesis_settings(max_examples=50, deadline=None)
 def test_draws_depend_on_seed_epoch_and_index_alone(seed: int, epoch: int, count: int, more: int) -> None:
     """More images change nothing for those before them, and every crop lies inside its image."""
-    few, many = (sampler(n, seed, (40, 48, 56)).draws(epoch) for n in (count, count + more))
+    few, many = (
+        (*draw.draws(epoch), alphas(draw, epoch), draw.uniforms(epoch))
+        for draw in (sampler(n, seed, (40, 48, 56)) for n in (count, count + more))
+    )
     assert all((a == b[:count]).all() for a, b in zip(few, many, strict=True))
-    S, top, left, _, _ = few
+    S, top, left, *_, uniforms = few
+    assert (sampler(count, seed).uniforms(epoch, count - 1) == uniforms[-1]).all()
     assert (np.minimum(top, left) >= 0).all()
     assert (np.maximum(top, left) + 32 <= S).all()
 
 
 def test_draws_cover_all_scales_places_and_flips() -> None:
     """Every S, the first and the last place and both directions turn up, about equally often."""
-    S, top, left, flip, alpha = sampler(20_000).draws(0)
+    S, top, left, flip = sampler(20_000).draws(0)
+    alpha = alphas(sampler(20_000), 0)
     assert abs((S == 40).mean() - 0.5) < 0.02
     assert sorted(set(top[S == 40])) == list(range(9))
     assert sorted(set(left[S == 48])) == list(range(17))
@@ -121,9 +131,9 @@ def test_draws_cover_all_scales_places_and_flips() -> None:
 
 def test_epochs_and_seeds_draw_differently() -> None:
     """No two epochs, and no two seeds, show an image alike or in the same order."""
-    alphas = [sampler(5, seed).draws(epoch)[-1] for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    colours = [alphas(sampler(5, seed), epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
     orders = [np.concatenate(sampler(50, seed).order(epoch)) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
-    for some in (alphas, orders):
+    for some in (colours, orders):
         assert not any((some[i] == some[j]).all() for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
@@ -139,9 +149,10 @@ def test_batches_are_what_a_plain_loop_makes_of_the_draws(images: Images) -> Non
     """Rescale, crop, mirror, shift the colour, take off the mean: one image at a time."""
     mean, covariance = statistics(images.images)
     draw = sampler(50, 5, (16, 20, 24), 16)
-    batches = Arrays(images.images, images.labels, draw, mean, colours(covariance))
-    S, top, left, flip, alpha = draw.draws(2)
-    values, vectors = np.linalg.eigh(np.cov(images.images.reshape(-1, 3).T / 255, bias=True))
+    assert covariance == pytest.approx(np.cov(images.images.reshape(-1, 3).T / 255, bias=True))
+    values, vectors = np.linalg.eigh(covariance)
+    batches = Arrays(images.images, images.labels, draw, mean, vectors * values)
+    (S, top, left, flip), alpha = draw.draws(2), alphas(draw, 2)
     order = np.concatenate(draw.order(2))
     found = list(batches.epoch(2, draw.order(2)))
     x = torch.cat([batch.pixels(0.5, torch.device("cpu")) for batch in found])
@@ -469,6 +480,12 @@ def test_a_net_above_the_bar_is_a_failure(images: Images, tmp_path: Path) -> Non
     assert str(error.value) == "has not learnt: validation error 63.2 % after 3 epochs, the bar is 37.5 %"
     assert error.value.final
     assert not (tmp_path / "weights.safetensors").exists()
+
+
+def test_a_net_that_may_fail_to_learn_is_no_failure(images: Images, tmp_path: Path) -> None:
+    """Where the recipe has no bar, chance is what was measured (DESIGN: "Not learning")."""
+    numbers = fit(images, tmp_path, job({**SMALL, "bar": None}), validate=lambda _: 75.0, val_images=50)
+    assert numbers["val_error"] == 75.0
 
 
 def test_a_net_must_beat_chance_for_certain() -> None:

@@ -25,7 +25,6 @@ from repro.data import Images
 from repro.errors import JobError
 from repro.executors.local import torchrun
 from repro.schema import Job
-from repro.train.parallel import check_divisible
 from repro.work import work
 
 RECIPE: dict[str, Any] = {
@@ -95,8 +94,8 @@ def difference(one: Path, two: Path) -> float:
 def test_two_processes_under_torchrun_train_as_one(data: Path, tmp_path: Path) -> None:
     """No BN, no dropout: after 20 batches of the same 16 images the weights are equal to rounding."""
     one, two = folder(tmp_path / "one"), folder(tmp_path / "two")
-    (alone,) = work(job(iterations=20), {}, one, data)
-    (several,) = torchrun(job(iterations=20), {}, two, data, "cpu", 2)
+    (alone,) = work(job(iterations=20, bn_batch=8), {}, one, data)
+    (several,) = torchrun(job(iterations=20, bn_batch=8), {}, two, data, "cpu", 2)
     assert alone.numbers["val_error"] == several.numbers["val_error"]
     assert several.numbers["left_out"] == alone.numbers["left_out"] == 1
     assert several.numbers["loss"] == pytest.approx(alone.numbers["loss"], rel=1e-4)
@@ -120,6 +119,7 @@ class Normed(nn.Module):
         self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 2, bias=False), nn.BatchNorm2d(8, momentum=0.3), nn.ReLU())
         self.more = nn.Sequential(nn.Conv2d(8, 12, 3, 2, bias=False), nn.BatchNorm2d(12), nn.ReLU())
         self.rest = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(12 * 9, 4))
+        self.spare = nn.Linear(2, 2)  # which has no gradient, and so no decay of its weights
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.rest(self.more(self.features(x)))
@@ -161,25 +161,19 @@ def test_with_bn_batch_several_processes_train_as_one_with_bn_dropout_and_mixup(
     one, two, three = (fit(tmp_path / str(size), size, **words) for size in (1, 2, 3))
     for other in (two, three):
         assert difference(one, other) < 2e-4
+        spare = [load_file(out / "weights.safetensors")["spare.weight"] for out in (one, other)]
+        assert torch.equal(*spare)
         for a, b in zip(log(one), log(other), strict=True):
             assert b == pytest.approx(a, rel=1e-4)
     assert difference(one, fit(tmp_path / "larger", 1, **{**words, "bn_batch": 4})) > 1e-2
 
 
-def test_bn_or_dropout_in_several_processes_needs_bn_batch() -> None:
-    """Else the number of processes would be in the result; the words to add are told."""
-    pair = train.Group(0, 2)
-    plain = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.0))
-    check_divisible(plain, pair, 0, mixed=False)
-    check_divisible(Normed(), pair, 32, mixed=True)
-    check_divisible(Normed(), train.Group(), 0, mixed=True)
-    for net, mixed, name in (
-        (Normed(), False, "BatchNorm2d"),
-        (plain, True, "mixup"),
-        (nn.Dropout(), False, "Dropout"),
-    ):
-        with pytest.raises(JobError, match=f"with {name} .*bn_batch=32, or train with one process"):
-            check_divisible(net, pair, 0, mixed)
+def test_several_processes_ask_for_bn_batch(tmp_path: Path) -> None:
+    """Else their number would be in the result of nets with BN or dropout; the words to add are told."""
+    spec = {"recipe": RECIPE, "seed": 3, "classes": 4, "input": 16, "S": [16, 20], "copy": []}
+    images = Images(np.zeros((4, 16, 16, 3), np.uint8), np.arange(4))
+    with pytest.raises(JobError, match=r"depend on the number of processes.*-o recipe\.bn_batch=32, or train with one"):
+        train.fit(Normed(), spec, images, tmp_path, lambda _: 0.0, group=train.Group(0, 2))
 
 
 def told(path: Path, data: Path, some: Job) -> list[Any]:
@@ -189,14 +183,15 @@ def told(path: Path, data: Path, some: Job) -> list[Any]:
 
 def test_a_training_killed_within_an_epoch_goes_on_to_the_same_bits(data: Path, tmp_path: Path) -> None:
     """kill -9 in the middle of the second epoch: weights, average, losses and rates as if nothing had been."""
-    words = {"dropout": 0.3, "ema": 0.5, "mixup": 0.2, "optimizer": {"name": "adamw", "lr": 0.01}, "epochs": 8}
-    some = job(**words, augment={**RECIPE["augment"], "crop": "area", "jitter": 0.1})
+    words = {"dropout": 0.3, "ema": 0.5, "mixup": 0.2, "optimizer": {"name": "adamw", "lr": 0.005}, "epochs": 6}
+    some = job(**words, augment={**RECIPE["augment"], "crop": "area", "area": [0.3, 1], "jitter": 0.1})
     whole, parts = folder(tmp_path / "whole"), tmp_path / "parts"
     work(some, {}, whole, data)
     command = told(tmp_path / "parts.json", data, some)
     process = subprocess.Popen(command)
     place: dict[str, Any] = {}
     while process.poll() is None:
+        time.sleep(0.02)
         if (parts / "checkpoint.pt").exists():
             place = torch.load(parts / "checkpoint.pt", weights_only=True)
             if len(place["log"]) == 1 and place["done"] in (1, 2):
@@ -216,7 +211,7 @@ def test_a_training_killed_within_an_epoch_goes_on_to_the_same_bits(data: Path, 
 
 def test_processes_of_a_training_die_with_the_one_that_began_it(data: Path, tmp_path: Path) -> None:
     """Nothing writes on after kill -9 of the run, not even the processes under `torchrun`."""
-    some, out = job(epochs=100_000), folder(tmp_path / "out")
+    some, out = job(epochs=100_000, bn_batch=8), folder(tmp_path / "out")
     code = (
         "import json, sys; from pathlib import Path; from repro.executors import Local; from repro.schema import Job\n"
         f"job = Job(**json.loads({json.dumps(json.dumps(vars(some)))}))\n"

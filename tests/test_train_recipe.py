@@ -214,7 +214,6 @@ def test_fields_at_their_default_are_left_out_of_a_recipes_identity() -> None:
     ("words", "message"),
     [
         ({"schedule": {"name": "plateau", "warmup_steps": 5}}, "plateau has no warm-up by epochs or steps"),
-        ({"bn_batch": 32, "accumulate": 2}, "leave out accumulate"),
         ({"ema": 0.9, "polyak": 3}, "either ema or polyak"),
         ({"optimizer": {"name": "adam", "lr": 1, "betas": [0.9]}}, "at least 2 items"),
         ({"schedule": {"name": "step"}}, "'steps'"),

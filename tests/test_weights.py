@@ -62,7 +62,6 @@ def publish(weight: models.WeightsEnum, state: dict[str, Tensor], folder: Path, 
         ("torchvision:fasterrcnn_resnet50_fpn.COCO_V1", "of fasterrcnn_resnet50_fpn: none"),
         ("timm:vgg16", "expected NET.TAG, of vgg16: vgg16.tv_in1k"),
         ("timm:vgg16.DEFAULT", "expected NET.TAG, of vgg16: vgg16.tv_in1k"),
-        ("timm:vit_base_patch16_224.dino", "they have no classifier"),
         ("vgg16.pth", "weights 'vgg16.pth': no such file; expected a path, torchvision:NET.WEIGHT or timm:NET.TAG"),
     ],
 )
@@ -185,25 +184,16 @@ def test_weights_are_fetched_only_when_asked_and_a_failure_says_what_to_do(tmp_p
     monkeypatch.setattr(weight.value, "url", (tmp_path / "gone" / "net-00000000.pth").as_uri())
     with pytest.raises(ReproError) as error:
         find(word, "x:y", tmp_path / "weights", fetch=True)
-    assert "are not here and cannot be fetched (" in str(error.value)
+    assert "are not here: download file:///" in str(error.value)
     assert str(error.value).endswith(f"and put it at {tmp_path / 'weights' / 'net-00000000.pth'}")
 
 
 def test_what_a_library_sets_for_its_weights_is_set_in_the_build(tmp_path, monkeypatch):
-    """Inception-v3 scales its input again inside; a ViT of 384 pixels has more positions; ImageNet-21k more classes."""
+    """Inception-v3 scales its input again inside, so that the usual mean and std become those it was trained with."""
     folder = tmp_path / "weights"
     publish(models.Inception_V3_Weights.IMAGENET1K_V1, shapes("torchvision:inception_v3"), folder, monkeypatch)
     found = find("torchvision:inception_v3.IMAGENET1K_V1", "x:y", folder)
     assert (found.build, net(found.build, "meta").transform_input) == ("torchvision:inception_v3+transform_input=1", 1)
-
-    large = "torchvision:vit_b_16+image_size=384"
-    publish(models.ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1, shapes(large), folder, monkeypatch)
-    assert find("torchvision:vit_b_16.IMAGENET1K_SWAG_E2E_V1", "x:y", folder).build == large
-
-    name, many = "vit_tiny_patch16_224.augreg_in21k", "timm:vit_tiny_patch16_224+num_classes=21843"
-    state = net(many, "meta").state_dict()
-    save_file({k: torch.zeros(v.shape, dtype=torch.half) for k, v in state.items()}, folder / f"{name}.safetensors")
-    assert find(f"timm:{name}", "x:y", folder).build == many
 
 
 def test_a_local_file_is_seen_as_it_says_or_as_is_usual_and_the_source_says_which(tmp_path):
@@ -269,9 +259,9 @@ def test_a_file_that_holds_more_than_tensors_is_not_unpickled(tmp_path):
     """No code of the file's runs, be it by `load` or by `find`."""
     torch.save({"weight": torch.zeros(1), "more": Evil(tmp_path / "harm")}, tmp_path / "evil.pth")
 
-    with pytest.raises(JobError, match="is not read: it holds more than tensors; save the state dict alone"):
+    with pytest.raises(JobError, match="is not read as weights: more than tensors in it; save the state dict alone"):
         load(tmp_path / "evil.pth")
-    with pytest.raises(ReproError, match="it holds more than tensors"):
+    with pytest.raises(ReproError, match="more than tensors in it"):
         find(str(tmp_path / "evil.pth"), SMALL, tmp_path)
     assert not (tmp_path / "harm").exists()
 
@@ -382,12 +372,6 @@ def test_nothing_is_mapped_by_order_unless_every_tensor_agrees(change):
         fit_into(target, state)
 
 
-def test_heads_that_only_training_needs_may_be_in_the_file():
-    """torchvision's Inception-v3 goes into timm's, which has no auxiliary head; and it is said."""
-    state = net("torchvision:inception_v3", "meta").state_dict()
-    assert fit_into(net("timm:inception_v3", "meta"), state) == "without its auxiliary heads"
-
-
 def test_torchvision_s_densenet_files_have_names_of_long_ago(tmp_path):
     """`norm.1` is `norm1` today; counters of batches, which such files lack, are not asked for."""
     state = shapes("torchvision:densenet121")
@@ -399,4 +383,4 @@ def test_torchvision_s_densenet_files_have_names_of_long_ago(tmp_path):
         if "num_batches" not in k
     }
     torch.save(old, tmp_path / "a.pth")
-    assert fit_into(net("torchvision:densenet121", "meta"), load(tmp_path / "a.pth", "meta")) == ""
+    assert fit_into(net("torchvision:densenet121", "meta"), load(tmp_path / "a.pth")) == ""

@@ -25,19 +25,13 @@ def data_group() -> None:
 @store_option
 def list_(store: Path, as_json: bool) -> int:
     """List the data sets, what is to lie under the root of each, and what is here."""
-    rows: list[dict[str, Any]] = []
-    for name in (*data.DIGITS, *data.CATALOGUE):
+    made, rows = dict.fromkeys(data.DIGITS, ("", "", "made here by the first run")), []
+    for name, (_, _, layout) in (made | data.CATALOGUE).items():
         root, facts = data.root_of(name), data.facts(name, store / "data")
-        layout = "made here by the first run" if name in data.DIGITS else data.CATALOGUE[name][2]
-        rows.append({"name": name, "root": str(root) if root else None, "expected": layout, "facts": facts})
-    if as_json:
-        click.echo(json.dumps(rows, indent=1))
-    for row in [] if as_json else rows:
-        here = (
-            f"{row['facts']['images']:,} images" if row["facts"] else "not checked yet" if row["root"] else "not here"
-        )
-        place = f" at {row['root']}" if row["root"] else ""
-        click.echo(f"{row['name']:<22} {here}{place}\n{'':<22}   {row['expected']}")
+        here = f"{facts['images']:,} images" if facts else "not checked yet" if root else "not here"
+        rows.append({"name": name, "root": str(root or ""), "here": here, "expected": layout})
+    lines = [f"{r['name']:<22} {r['here']:<18} {r['root']}\n{'':<22} {r['expected']}" for r in rows]
+    click.echo(json.dumps(rows, indent=1) if as_json else "\n".join(lines))
     return end(OK, 'a root is set by --data NAME=PATH, REPRO_DATA_NAME=PATH, or in repro.toml: [data] NAME = "PATH"')
 
 
@@ -45,13 +39,12 @@ def list_(store: Path, as_json: bool) -> int:
 @click.argument("name")
 @click.option("--root", metavar="PATH", help="Where it lies.  [default: --data, environment, repro.toml]")
 @click.option("--samples", metavar="FILE", type=click.Path(path_type=Path), help="Write a sheet of images (PNG).")
-@click.option("--workers", type=click.IntRange(0), help="Processes that decode.  [default: one a core]")
 @click.option("--json", "as_json", is_flag=True, help="Print data.")
 @data_option
 @store_option
-def check(name: str, root: str | None, samples: Path | None, workers: int | None, as_json: bool, store: Path) -> int:
+def check(name: str, root: str | None, samples: Path | None, as_json: bool, store: Path) -> int:
     """Read every image of a data set: counts, classes, damaged files, odd encodings, fingerprint."""
-    from ..plan import SIZES
+    from ..recipes import SIZES
 
     base, cache = name.partition("@")[0], store / "data"
     data.check_name(base)
@@ -64,38 +57,25 @@ def check(name: str, root: str | None, samples: Path | None, workers: int | None
             data.samples(name, cache, samples)
     except JobError as error:
         return end(FAILED, error.reason)
-    found = {"name": name, "root": str(data.root_of(name) or cache), "of": SIZES.get(name, (0, 0))[0] or None, **facts}
-    found |= _look(images, cores() if workers is None else workers) | ({"samples": str(samples)} if samples else {})
-    bad = found["unreadable"]
+    counts, odd, sizes, bad = Counter(images.labels.tolist()).values(), Counter[str](), Counter[str](), []
+    looks = data.Looks(**vars(images)) if isinstance(images, data.Files) else None
+    for _, seen in data.stream(looks, range(len(images)), cores()) if looks else ():
+        if isinstance(seen, data.Unreadable):
+            bad.append({"path": seen.path, "why": seen.why})
+        else:
+            sizes[f"{seen[0][1]}x{seen[0][0]}"] += 1
+            odd.update(seen[1])
+    found: dict[str, Any] = {"name": name, "root": str(data.root_of(name) or cache), **facts}
+    found |= {"whole_set": SIZES.get(name, ("unknown",))[0], "seen_classes": len(counts)}
+    found |= {"per_class": " to ".join(map(str, sorted({min(counts), max(counts)})))}
+    found |= {"sizes": dict(sizes.most_common(5)), "odd": dict(odd), "samples": str(samples or "none")}
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        click.echo(json.dumps(found | {"unreadable": bad}, indent=1))
     else:
-        lines = {"images": f"{found['images']:,}" + (f" of {found['of']:,}" if found["of"] else "")}
-        lines |= {
-            key: ", ".join(f"{what} ({n:,})" for what, n in found[key].items()) or "none" for key in ("sizes", "odd")
-        }
-        for key, value in ({k: v for k, v in found.items() if k not in ("of", "unreadable")} | lines).items():
-            click.echo(f"{key.replace('_', ' '):<16} {value}")
+        for key, value in found.items():
+            many = ", ".join(f"{what} ({n:,})" for what, n in value.items()) if isinstance(value, dict) else value
+            click.echo(f"{key.replace('_', ' '):<14} {many or 'none'}")
         for one in bad[:10]:
-            click.echo(f"cannot be read   {one['path']}: {one['why']}")
+            click.echo(f"cannot be read {one['path']}: {one['why']}")
     told = f"{len(bad)} of {len(images)} images cannot be read; what is measured leaves them out and says so"
     return end(FAILED, told) if bad else end(OK, "every image can be read")
-
-
-def _look(images: data.ImageSet, workers: int) -> dict[str, Any]:
-    """What reading all images shows: images by class, the commonest sizes, what is odd, what cannot be read."""
-    odd: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    unreadable: list[dict[str, str]] = []
-    if isinstance(images, data.Images):
-        sizes[f"{images[0].shape[1]}x{images[0].shape[0]}"] = len(images)
-    else:
-        for _, seen in data.stream(data.Looks(images), range(len(images)), workers):
-            if isinstance(seen, data.Unreadable):
-                unreadable.append({"path": seen.path, "why": seen.why})
-            else:
-                sizes[f"{seen[0][1]}x{seen[0][0]}"] += 1
-                odd.update(seen[1])
-    counts = Counter(images.labels.tolist()).values()
-    found = {"seen_classes": len(counts), "per_class": " to ".join(map(str, sorted({min(counts), max(counts)})))}
-    return found | {"sizes": dict(sizes.most_common(5)), "odd": dict(odd), "unreadable": unreadable}

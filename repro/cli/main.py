@@ -122,7 +122,7 @@ def _finish(outcome: Outcome) -> int:
 @selection
 @click.option("--strict", is_flag=True, help="Exit 1 where a cell or a relation differs.")
 @format_option
-def diff(strict: bool, form: str, as_json: bool, **given: Any) -> int:
+def diff(strict: bool, form: str | None, as_json: bool, **given: Any) -> int:
     """Print TABLEs from the records alone; nothing is run."""
     from .. import pipeline
     from ..report import exports
@@ -182,7 +182,7 @@ def list_(tables: tuple[str, ...], claims: bool, as_json: bool, store: Path) -> 
 )
 @format_option
 @store_option
-def show(table: str, as_json: bool, samples: Path | None, form: str, store: Path) -> int:
+def show(table: str, as_json: bool, samples: Path | None, form: str | None, store: Path) -> int:
     """Print a TABLE as the paper prints it, for proof-reading, with protocols and relations."""
     from .show import show_claims, show_samples
 

@@ -49,9 +49,7 @@ def store_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--format`, for other programs and for papers; see `report.exports`."""
     forms = click.Choice(["json", "csv", "md", "latex", "model-index"])
-    return click.option("--format", "form", type=forms, default="", help="Print in a format of data or of papers.")(
-        function
-    )
+    return click.option("--format", "form", type=forms, help="Print in a format of data or of papers.")(function)
 
 
 def selection(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..pipeline import Outcome, Report, Run
@@ -14,22 +17,31 @@ from ..tracking import Entry, Row, sync
 
 def send(outcome: Outcome, run: Run) -> list[str]:
     """Bring the page up to what was measured; returns where it is, and reasons why it is not."""
-    partial = bool(run.options.only or run.options.rows)
+    is_part = bool(run.options.only or run.options.rows)
     said = []
     for report in outcome.reports:
         rows = list(_rows(report, outcome, run))
         if rows:
-            link = sync(
-                report.table.name,
-                report.table.title,
-                report.scale,
-                rows,
-                report.relations,
-                run.options.store,
-                partial=partial,
-            )
-            said.append(link.reason or link.page or f"repro ui --store {run.options.store}")
+            name, title = report.table.name, report.table.title
+            pictures = partial(_pictures, report, outcome)
+            store = run.options.store
+            link = sync(name, title, report.scale, rows, report.relations, store, is_part, pictures)
+            said.append(link.reason or link.page or f"repro ui --store {store}")
     return list(dict.fromkeys(said))
+
+
+def _pictures(report: Report, outcome: Outcome) -> dict[str, str]:
+    """The report's plots as SVG that stands alone, in the colours of the light page."""
+    from ..report import plots
+
+    page = (Path(plots.__file__).parent / "static" / "page.css").read_text(encoding="utf-8")
+    colours = "".join(re.findall(r"^:root \{.*?\}", page, re.DOTALL | re.MULTILINE))
+    found = {}
+    for plot in plots.of(report, outcome, {}):
+        head, _, rest = plot.svg.partition(">")
+        head = head if "xmlns=" in head else head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"')
+        found[plot.name] = f"{head}><style>{colours}</style>{rest}"
+    return found
 
 
 def _rows(report: Report, outcome: Outcome, run: Run) -> Iterator[Row]:
@@ -103,7 +115,7 @@ def _entry(verdict: Verdict, i: int) -> Entry:
         verdict=verdict.verdict,
         printed=claim.printed.text if claim else "",
         claimed=None if claimed is None else float(claimed),
-        measured=float(value) if isinstance(value, Decimal | int | float) else value,
+        measured=round(float(value), 6) if isinstance(value, Decimal | int | float) else value,  # as a page shows it
         delta=delta,
         unit=verdict.cell.unit,
         reason=verdict.reason,

@@ -75,7 +75,8 @@ def show_list(words: Sequence[str], claims: bool, as_json: bool, store: Path) ->
         found = lists.papers(pipeline.conclude(prepared, {}).reports)
         click.echo(json.dumps(found, indent=1)) if as_json else lists.show_papers(terminal.console(), found)
         return OK
-    reader, rows = Claims("full"), []
+    reader = Claims("full")
+    rows: list[Any] = []
     for table in map(reader.table, find(words)):
         rows += plain.claims(table, reader.cells(table), reader.relations(table))
     if as_json:
@@ -87,7 +88,7 @@ def show_list(words: Sequence[str], claims: bool, as_json: bool, store: Path) ->
     return OK
 
 
-def show_claims(word: str, form: str, as_json: bool) -> int:
+def show_claims(word: str, form: str | None, as_json: bool) -> int:
     """The table as printed, every decimal kept, and its relations."""
     reader = Claims("full")
     paths = find([word])

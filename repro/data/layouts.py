@@ -1,34 +1,43 @@
-"""The layouts in which sets of image files are handed out, listed by timm and torchvision; labels go by name alone."""
+"""The layouts in which data sets are handed out: listed and read by timm and torchvision, labelled by name alone."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..errors import JobError, ReproError
-from .sets import Files
+from .sets import Files, Images, ImageSet
 
-LISTS = (
-    "val.txt (lines `FILE WNID`, or `FILE N`, N of 0..999 counting the sorted wnids), LOC_val_solution.csv, or "
-    "ILSVRC2012_validation_ground_truth.txt with map_clsloc.txt or meta.mat of the devkit, in whose order it counts"
-)
+TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+LISTS = f"""val.txt (lines FILE WNID, or FILE N with N of 0..999 counting the sorted wnids), LOC_val_solution.csv, or \
+{TRUTH} with the devkit's meta.mat, in whose order it counts"""
+# (set, part): folders or tars under the root, lists that tell the class of an image, and the list of classes
+LAYOUTS: dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...], str]] = {
+    ("imagenet", "train"): (("train", "train.tar", "ILSVRC2012_img_train.tar"), (), ""),
+    ("imagenet", "val"): (("val", "val.tar", "ILSVRC2012_img_val.tar"), ("val.txt", "LOC_val_solution.csv", TRUTH), ""),
+    ("tiny-imagenet", "train"): (("train",), (), "wnids.txt"),
+    ("tiny-imagenet", "val"): (("val",), ("val_annotations.txt",), "wnids.txt"),
+    ("places365", "train"): (
+        ("data_large_standard", "data_256_standard"),
+        ("places365_train_standard.txt",),
+        "categories_places365.txt",
+    ),
+    ("places365", "val"): (("val_large", "val_256"), ("places365_val.txt",), "categories_places365.txt"),
+    ("folder", "train"): ((), (), ""),
+}
+# What torchvision's readers read under the root.
+ARRAYS = {"CIFAR10": "cifar-10-batches-py/*", "CIFAR100": "cifar-100-python/*", "SVHN": "*_32x32.mat",
+          "MNIST": "MNIST/raw/*", "FashionMNIST": "FashionMNIST/raw/*"}  # fmt: skip
 
-
-class Row(NamedTuple):
-    """An image found: its name, the folder or tar that may say its class, and where its bytes are."""
-
-    name: str
-    group: str
-    path: str
-    offset: int = 0
-    length: int = -1
+Row = tuple[str, str, int, int]  # of an image: GROUP/name, path, offset, length (-1: the whole file)
+Told = dict[str, tuple[str, Path, int]]  # by an image's name without ending: its class, and the file and line that say
 
 
 def wnids() -> list[str]:
@@ -36,12 +45,66 @@ def wnids() -> list[str]:
     return (resources.files("timm.data") / "_info" / "imagenet_synsets.txt").read_text().split()
 
 
-def first(root: Path, *words: str) -> Path:
-    """The first of `words` that is there under the root; else the root itself."""
-    return next((p for w in words if (p := root / w).exists()), root)
+def listed(reader: str, half: str, root: Path) -> tuple[ImageSet, set[str]]:
+    """A set as it lies under its root, in the order of its ids, and the files and folders that say what is in it.
+
+    Ids are the names of the files, the same in every layout; of a `folder` and of Places365, paths. A label is the
+    number of a class among the sorted names of all classes. Raises JobError for what is missing, ReproError for a
+    list that cannot be used.
+    """
+    if not root.exists() and root.parts[:1] != ("hfds",):
+        raise JobError(f"{root} is not there")
+    if reader in ARRAYS:
+        return _arrays(reader, half, root)
+    folders, lists, classes = LAYOUTS[reader, half]
+    root = top if (top := root / "tiny-imagenet-200").is_dir() else root
+    place = next((p for name in folders if (p := root / name).exists()), root)
+    source, rows, watched = _hub(root, half) if root.parts[:1] == ("hfds",) else (None, *_scan(place))
+    if reader == "imagenet":
+        names = wnids()
+    else:
+        tops = {row[0].split("/")[0] for row in rows if "/" in row[0]}
+        names = sorted(words[0] for _, words in lines(root / classes)) if classes else sorted(tops)
+    number = {name: i for i, name in enumerate(names)}
+    groups = [next((part for part in row[0].split("/")[:-1] if part in number), "") for row in rows]
+    told: Told = {}
+    if not all(groups):
+        told = _shards(rows) if rows[0][3] >= 0 else {}
+        paths = [path for f in (place, root, place.parent) for name in lists if (path := f / name).is_file()]
+        told = told or (_told(paths[0]) if paths else {})
+        watched |= {str(p) for p in paths[:1]} | {str(p.with_name("meta.mat")) for p in paths[:1] if p.name == TRUTH}
+    labels = [_label(row[0], group, told, number, place) for row, group in zip(rows, groups, strict=True)]
+    short = [PurePosixPath(row[0]).name for row in rows]
+    for name, label in zip(short if reader == "imagenet" else (), labels, strict=False):
+        if number.get(name[:9], label) != label:
+            raise JobError(f"{place}: {name} has the label {label}, its wnid is number {number[name[:9]]}")
+        if re.match("ILSVRC2012_val_" if half == "train" else r"n\d{8}_\d", name):
+            raise JobError(f"{place}: {name} is no image of {half}; set the root of {half} to its own folder")
+    keys = np.array([os.fsencode(n) for n in (short if "imagenet" in reader else [row[0] for row in rows])])
+    order = np.argsort(keys, kind="stable")
+    if len(twice := np.flatnonzero(keys[order][1:] == keys[order][:-1])):
+        raise JobError(f"{root}: two images are called {keys[order][twice[0]].decode()}; is the set here twice?")
+    found = np.array([os.fsencode(row[1]) for row in rows])
+    places = np.empty(len(rows), [("id", keys.dtype), ("path", found.dtype), ("offset", "i8"), ("length", "i8")])
+    places["id"], places["path"], (places["offset"], places["length"]) = keys, found, np.array([r[2:] for r in rows]).T
+    return Files(places[order], np.array(labels)[order], names, "", source), watched
 
 
-def scan(place: Path) -> list[Row]:
+def _label(name: str, group: str, told: Told, number: dict[str, int], place: Path) -> int:
+    """The number of an image's class, which its folder tells, or a list by the image's path or name alone."""
+    stem = os.path.splitext(name)[0]
+    if found := told.get(stem) or told.get(stem.rpartition("/")[2]):
+        word, path, line = found
+        if word not in number and not (word.isdecimal() and int(word) < len(number)):
+            raise ReproError(f"{word!r}, of {name}, is none of the {len(number)} classes", str(path), line)
+        return number[word] if word in number else int(word)
+    if not group:
+        need = f". Put there {LISTS}" if len(number) == 1000 else ""
+        raise JobError(f"{place}: {name} lies in no folder that names its class, and no list tells it{need}")
+    return number[group]
+
+
+def _scan(place: Path) -> tuple[list[Row], set[str]]:
     """All images under a folder, in a tar, or in a folder's tars. Raises JobError where there are none."""
     from timm.data.readers import add_img_extensions
     from timm.data.readers.reader_image_folder import ReaderImageFolder
@@ -49,191 +112,111 @@ def scan(place: Path) -> list[Row]:
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     add_img_extensions(IMG_EXTENSIONS)  # timm knows three; what it does not know it passes over
+    rows: list[Row] = []
     try:
         if place.is_dir() and not any(place.glob("*.tar")):
-            reader = ReaderImageFolder(str(place))
-            names = {v: k for k, v in reader.class_to_idx.items()}
-            return [Row(os.path.relpath(p, place), names[label], p) for p, label in reader.samples]
-        reader, rows = ReaderImageInTar(str(place), cache_tarinfo=False), []
+            rows = [(os.path.relpath(p, place), p, 0, -1) for p, _ in ReaderImageFolder(str(place)).samples]
+        else:
+            reader = ReaderImageInTar(str(place), cache_tarinfo=False)
+            for (member, parent, child), label in zip(reader.samples, reader.targets, strict=True):
+                name = f"{reader.class_idx_to_name[label]}/{PurePosixPath(member.name).name}"
+                start = member.offset_data + (child.offset_data if child else 0)
+                rows.append((name, os.path.join(place, parent) if parent else str(place), start, member.size))
     except (RuntimeError, OSError, ValueError, AssertionError, tarfile.ReadError) as error:
         empty = "Found 0 images" in str(error) or "unpack" in str(error)
         raise JobError(f"{place}: {'no images are there' if empty else error or 'no folder and no .tar'}") from None
-    for (member, parent, child), label in zip(reader.samples, reader.targets, strict=True):
-        path, start = os.path.join(place, parent) if parent else str(place), child.offset_data if child else 0
-        rows.append(Row(member.name, reader.class_idx_to_name[label], path, start + member.offset_data, member.size))
-    return rows
+    files = {row[1] for row in rows}
+    folders = {f for name in {os.path.dirname(f) for f in files} for f in (Path(name), *Path(name).parents)}
+    return rows, files | {str(f) for f in folders if f.is_relative_to(place)}
 
 
-def files(
-    root: Path, rows: Sequence[Row], ids: Sequence[str], labels: Sequence[int], classes: Sequence[str],
-    lists: Iterable[Path] = (), reader: Any = None,
-) -> Files:  # fmt: skip
-    """A set of rows, in the order of their ids. Raises JobError where two images have one id."""
-    keys = np.array([i.encode() for i in ids])
-    order = np.argsort(keys, kind="stable")
-    if len(twice := np.flatnonzero(keys[order][1:] == keys[order][:-1])):
-        raise JobError(f"{root}: two images are called {keys[order][twice[0]].decode()}; is the set here twice?")
-    paths = np.array([os.fsencode(row.path) for row in rows])
-    watched = set(map(str, lists))
-    if reader is None:
-        names = {row.path for row in rows}
-        folders = {f for p in {os.path.dirname(name) for name in names} for f in (Path(p), *Path(p).parents)}
-        watched |= names | {str(f) for f in folders if f.is_relative_to(root)}
-    places = np.empty(len(rows), [("id", keys.dtype), ("path", paths.dtype), ("offset", "i8"), ("length", "i8")])
-    places["id"], places["path"] = keys, paths
-    places["offset"], places["length"] = [row.offset for row in rows], [row.length for row in rows]
-    return Files(places[order], np.array(labels, np.int64)[order], list(classes), frozenset(watched), reader)
-
-
-Told = dict[str, tuple[str, Path, int]]  # by the name of an image: wnid or number, and the file and line that say so
-
-
-def imagenet(root: Path, half: str) -> Files:
-    """Folders or tars named by wnid; webdataset shards; a flat val folder or tar with a list; a Hugging Face set.
-
-    Ids are the names of the files, `ILSVRC2012_val_00000001.JPEG`, in every layout.
-    """
-    reader, rows, lists = _hub(root, half) or (None, [], [])
-    place = first(root, half, f"{half}.tar", f"ILSVRC2012_img_{half}.tar", f"Data/CLS-LOC/{half}")
-    rows, classes = rows or scan(place), wnids()
-    number = {wnid: i for i, wnid in enumerate(classes)}
-    names = [PurePosixPath(row.name).name for row in rows]
-    if reader:  # there NAME_WNID.JPEG
-        parts = [re.fullmatch(r"(.*?)_?(n\d{8})(\.\w+)", n) for n in names]
-        told: Told = {p[1] + p[3]: (p[2], root, 0) for p in parts if p}
-        names = [p[1] + p[3] if p else n for p, n in zip(parts, names, strict=True)]
-    elif any(row.group in number for row in rows):
-        told = {n: (row.group, Path(row.path), 0) for n, row in zip(names, rows, strict=True)}
-    else:
-        folders = [f for f in (place, place.parent, root) if f.is_dir()]
-        told, lists = (found, []) if (found := _shards(rows)) else _truth(folders)
-    if other := [n for n in names if re.match(r"ILSVRC2012_val_" if half == "train" else r"n\d{8}_\d", n)]:
-        raise JobError(f"{place}: {other[0]} is an image of the other half; set the root of {half} to its own folder")
-    if lacking := [n for n in names if n not in told]:
-        why = f"{lists[0]} does not tell" if lists else f"no list tells. Put beside them {LISTS}"
-        raise JobError(
-            f"{place}: the class of {len(lacking)} images, {lacking[0]} first: no folder is a wnid, and {why}"
-        )
-    labels = [_label(*told[name], number) for name in names]
-    for name, label in zip(names, labels, strict=True):
-        if (own := number.get(name[:9], label)) != label:
-            raise JobError(f"{place}: {name} has the label {label}, but its wnid is number {own} of the sorted ones")
-    return files(place, rows, names, labels, classes, lists, reader)
-
-
-def _shards(rows: Sequence[Row]) -> Told:
-    """What the `.cls` beside each image of webdataset shards says."""
-    found: Told = {}
-    for path in {row.path for row in rows if row.length >= 0}:
-        with tarfile.open(path) as tar:
-            words = {m.name[:-4]: tar.extractfile(m) for m in tar if m.isfile() and m.name.endswith(".cls")}
-            for row in rows if words else ():
-                if row.path == path and (file := words.get(os.path.splitext(row.name)[0])):
-                    found[PurePosixPath(row.name).name] = file.read().decode().strip(), Path(path), 0
-    return found
-
-
-def _truth(folders: Sequence[Path]) -> tuple[Told, list[Path]]:
-    """What the first list that is in one of the folders says, and that list."""
-    for folder in folders:
-        if (path := folder / "val.txt").is_file():
-            return {file: (word, path, n) for n, (file, word) in pairs(path)}, [path]
-        if (path := folder / "LOC_val_solution.csv").is_file():
-            return {f"{file}.JPEG": (word, path, n) for n, (file, word) in pairs(path)[1:]}, [path]
-        if (path := folder / "ILSVRC2012_validation_ground_truth.txt").is_file():
-            if (order := folder / "map_clsloc.txt").is_file():
-                own = {count: wnid for _, (wnid, count) in pairs(order)}
-            elif (order := folder / "meta.mat").is_file():
-                from scipy.io import loadmat
-
-                synsets = loadmat(order, squeeze_me=True)["synsets"]
-                own = {str(int(s["ILSVRC2012_ID"])): str(s["WNID"]) for s in synsets}
-            else:
-                raise JobError(f"{path} counts in the devkit's order; put its map_clsloc.txt or meta.mat beside it")
-            lines = ((n, own.get(word, f"{word}?")) for n, (word,) in pairs(path, 1))
-            return {f"ILSVRC2012_val_{n:08d}.JPEG": (wnid, path, n) for n, wnid in lines}, [path, order]
-    return {}, []
-
-
-def pairs(path: Path, words: int = 2) -> list[tuple[int, list[str]]]:
-    """Line number and the first words of each line that is not empty. Raises ReproError for a line with fewer."""
-    try:
-        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReproError(f"cannot be read: {error}", str(path)) from None
-    found = [(n, line.replace(",", " ").split()[:words]) for n, line in lines if line.strip()]
-    if short := [(n, line) for n, line in found if len(line) < words]:
-        raise ReproError(f"expected {words} words, got {' '.join(short[0][1])!r}", str(path), short[0][0])
-    return found
-
-
-def _label(word: str, path: Path, line: int, number: Mapping[str, int]) -> int:
-    if word in number or (word.isdecimal() and int(word) < len(number)):
-        return number[word] if word in number else int(word)
-    raise ReproError(f"{word!r} is neither a wnid of ImageNet-1k nor a number of 0..999", str(path), line)
-
-
-def _hub(root: Path, half: str) -> tuple[Any, list[Row], list[Path]] | None:
-    """timm's reader of a root `hfds/NAME` or `hfds//PATH`, its rows and files; None for a folder. Raises JobError."""
-    if root.parts[:1] != ("hfds",):
-        return None
+def _hub(root: Path, half: str) -> tuple[Any, list[Row], set[str]]:
+    """timm's reader of a Hugging Face set on this disk, `hfds/NAME` or `hfds//PATH`. Raises JobError."""
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")  # nothing is fetched
-    try:
-        import datasets  # type: ignore[import-not-found]  # noqa: F401
-        from timm.data.readers import create_reader
-    except ImportError:
-        raise JobError(f"{root} needs the package `datasets`: pip install datasets") from None
     name = str(root).removeprefix("hfds/")
     name = f"/{name}" if os.path.exists(f"/{name}") else name
     try:
-        reader = create_reader(f"hfds/{name}", split={"val": "validation"}.get(half, half))
+        from timm.data.readers.reader_hfds import ReaderHfds
+
+        reader = ReaderHfds(name, split={"val": "validation"}.get(half, half))
+    except ImportError:
+        raise JobError(f"{root} needs the package `datasets`: pip install datasets") from None
     except Exception as error:  # of the many that the package raises for what is not on this disk
         raise JobError(f"{root}: {type(error).__name__}: {error}") from None
-    paths = reader.dataset.select_columns([reader.image_key]).flatten()[f"{reader.image_key}.path"]
-    rows = [Row(path or f"{i:08d}", "", str(root), i) for i, path in enumerate(paths)]
-    own = Path(name).rglob("*") if name.startswith("/") else ()
-    return reader, rows, [*own, *(Path(f["filename"]) for f in reader.dataset.cache_files)]
+    paths = reader.dataset.select_columns(["image"]).flatten()["image.path"]
+    classes = {i: name.replace("/", "_") for name, i in reader.class_to_idx.items()}
+    rows: list[Row] = []
+    for i, (path, label) in enumerate(zip(paths, reader.iter_targets(), strict=True)):
+        wnid = re.fullmatch(r"(.*)_(n\d{8})(\.\w+)", path or "")  # ImageNet's are named so
+        rows.append((f"{wnid[2]}/{wnid[1]}{wnid[3]}" if wnid else f"{classes[label]}/{i:08d}", str(root), i, -1))
+    return reader, rows, {file["filename"] for file in reader.dataset.cache_files}
 
 
-def folder(root: Path, half: str) -> Files:
-    """Any folder of classes, or its tars, or a Hugging Face set; classes are the sorted names of the folders."""
-    if hub := _hub(root, half):
-        reader, rows, lists = hub
-        ids, labels = [f"{row.offset:08d}" for row in rows], list(reader.iter_targets())
-        return files(root, rows, ids, labels, list(reader.class_to_idx), lists, reader)
-    rows = scan(root)
-    tops = [PurePosixPath(r.name).parts[0] if r.length < 0 else r.group for r in rows]
-    ids = [r.name if r.length < 0 else f"{top}/{PurePosixPath(r.name).name}" for r, top in zip(rows, tops, strict=True)]
-    if loose := [name for name, top in zip(ids, tops, strict=True) if name == top or not top]:
-        raise JobError(f"{root}: {loose[0]} lies in no folder that names its class; expected CLASS/image")
-    number = {name: i for i, name in enumerate(sorted(set(tops)))}
-    return files(root, rows, ids, [number[t] for t in tops], list(number))
+def _shards(rows: list[Row]) -> Told:
+    """What the `.cls` beside each image of webdataset shards says."""
+    found: Told = {}
+    for path in {row[1] for row in rows}:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.endswith(".cls") and (file := tar.extractfile(member)):
+                    found[PurePosixPath(member.name).stem] = file.read().decode().strip(), Path(path), 0
+    return found
 
 
-def tiny_imagenet(root: Path, half: str) -> Files:
-    """train/WNID/images/*.JPEG, or val/images with val_annotations.txt; classes are the sorted lines of wnids.txt."""
-    root = first(root, "tiny-imagenet-200")
-    lists = [root / "wnids.txt", root / "val" / "val_annotations.txt"]
-    rows, number = scan(root / half), {w: i for i, w in enumerate(sorted(w for _, (w,) in pairs(lists[0], 1)))}
-    truth = dict(words for _, words in pairs(lists[1])) if half == "val" else {}
-    ids = [PurePosixPath(r.name).name for r in rows]
-    words = [truth.get(i, "") for i in ids] if half == "val" else [PurePosixPath(r.name).parts[0] for r in rows]
-    if odd := [(i, w) for i, w in zip(ids, words, strict=True) if w not in number]:
-        raise JobError(f"{root / half}: the class of {odd[0][0]}, {odd[0][1]!r}, is not in {lists[0]}")
-    return files(root / half, rows, ids, [number[w] for w in words], list(number), lists)
+def _told(path: Path) -> Told:
+    """What a list says of images. Raises JobError for the devkit's numbers without the devkit's order."""
+    if path.name != TRUTH:
+        return {os.path.splitext(w[0].lstrip("/"))[0]: (w[1], path, n) for n, w in lines(path, 2)}
+    from scipy.io import loadmat
+
+    if not (order := path.with_name("meta.mat")).is_file():
+        raise JobError(f"{path} counts in the devkit's order; put its meta.mat beside it")
+    wnid = {str(int(s["ILSVRC2012_ID"])): str(s["WNID"]) for s in loadmat(order, squeeze_me=True)["synsets"]}
+    return {f"ILSVRC2012_val_{n:08d}": (wnid.get(words[0], f"{words[0]}?"), path, n) for n, words in lines(path)}
 
 
-def places365(root: Path, half: str) -> Files:
-    """torchvision's layout: the lists of the devkit; data_large_standard, val_large, or the same with 256."""
-    from torchvision.datasets import Places365
-
-    split, large = {"train": ("train-standard", "data_large_standard"), "val": ("val", "val_large")}[half]
-    # Without torchvision's checksums, which only the whole original passes; the fingerprint says what was read.
-    lists = Places365._FILE_LIST_META[split][0], Places365._CATEGORIES_META[0]
-    names = {"_FILE_LIST_META": {split: (lists[0], None)}, "_CATEGORIES_META": (lists[1], None)}
+def lines(path: Path, least: int = 1) -> list[tuple[int, list[str]]]:
+    """Number and words of each line that is not empty. Raises ReproError for one with fewer words than `least`."""
     try:
-        found: Any = type("Places365", (Places365,), names)(str(root), split, not (root / large).is_dir())
-    except (RuntimeError, ValueError, OSError) as error:
-        raise JobError(f"{root}: {str(error).split(' You can set')[0]}") from None
-    rows = [Row(os.path.relpath(p, found.images_dir), "", p) for p, _ in found.imgs]
-    return files(root, rows, [r.name for r in rows], found.targets, found.classes, [root / name for name in lists])
+        found = [(n, line.replace(",", " ").split()) for n, line in enumerate(path.read_text().splitlines(), 1)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReproError(f"cannot be read: {error}", str(path)) from None
+    if short := [n for n, words in found if 0 < len(words) < least]:
+        raise ReproError(f"expected {least} words in this line", str(path), short[0])
+    return [(n, words) for n, words in found if words]
+
+
+class _Plain(pickle.Unpickler):
+    """Lists, texts and arrays alone: torchvision unpickles freely, which is safe for the original's checksum only."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name in {"numpy": ("_reconstruct", "ndarray", "dtype"), "_codecs": ("encode",)}.get(
+            module.split(".")[0], ()
+        ):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in a file of images")
+
+
+def _arrays(reader: str, half: str, root: Path) -> tuple[Images, set[str]]:
+    """A set of torchvision's by the name of its class, without the checksums, which only the whole original passes."""
+    import torchvision.datasets
+
+    library: Any = getattr(torchvision.datasets, reader)
+    bare: dict[str, Any] = {"_check_integrity": lambda self: True}
+    try:
+        if "CIFAR" in reader:
+            bare["meta"] = {**library.meta, "md5": None}
+            for name, _ in (*library.train_list, *library.test_list, (library.meta["filename"], None)):
+                with (root / library.base_folder / name).open("rb") as file:
+                    _Plain(file, encoding="latin1").load()
+        given: Any = [{"split": p} for p in half.split("+")] if reader == "SVHN" else [{"train": half == "train"}]
+        parts = [type(reader, (library,), bare)(str(root), **which) for which in given]
+        pixels = np.concatenate([np.asarray(part.data) for part in parts])
+        labels = np.concatenate([np.asarray(part.labels if reader == "SVHN" else part.targets) for part in parts])
+    except Exception as error:  # of the many that the readers raise for a file that is damaged or not there
+        raise JobError(f"{root}: {error!r}, reading {ARRAYS[reader]}") from None
+    if len(pixels) != len(labels):
+        raise JobError(f"{root}: {len(pixels)} images, but {len(labels)} labels")
+    pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if reader == "SVHN" else pixels
+    classes = getattr(library, "classes", None) or getattr(parts[0], "classes", list("0123456789"))
+    return Images(pixels, labels.astype(np.int64), None, "", list(classes)), set(map(str, root.glob(ARRAYS[reader])))

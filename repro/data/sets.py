@@ -6,8 +6,7 @@ import hashlib
 import io
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -68,82 +67,65 @@ class Images:
 class Files:
     """A set whose images are files or pieces of tar files; `labels` (N,) int64, `classes` the names in label order.
 
-    `places` (N,) has for each image its `id` and `path` as bytes, `offset` and `length` (-1: the whole file): arrays
+    `places` (N,) has for each image its `id` and `path` as bytes, `offset` and `length` (-1: the whole file): an array
     of numpy, which worker processes share. With `reader` (timm's, of a Hugging Face set) `offset` counts in it.
-    `watched` are the files and folders that it was listed from.
 
     `[i]` is (H, W, 3) uint8 RGB as PIL gives it, told by the content whatever the file's name; CMYK and grey are
-    converted by PIL, and the EXIF mark of a turned camera is not applied, as in torchvision and timm. It raises
-    Unreadable where the file is gone, cut or damaged.
+    converted by PIL, and the EXIF mark of a turned camera is not applied, as in torchvision and timm.
     """
 
     places: np.ndarray
     labels: np.ndarray
     classes: Sequence[str]
-    watched: frozenset[str] = field(default=frozenset(), repr=False)
-    reader: Any = field(default=None, repr=False)
     name: str = ""
+    reader: Any = None
 
-    @cached_property
+    @property
     def ids(self) -> Sequence[str]:
         return [key.decode() for key in self.places["id"]]
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def where(self, i: int) -> str:
-        """The file, and the image's id where the file holds many."""
-        place = self.places[i]
-        many = self.reader or place["length"] >= 0
-        return str(place["path"].decode() + (f" ({place['id'].decode()})" if many else ""))
-
     def content(self, i: int) -> bytes:
-        """The bytes of the encoded image."""
-        place = self.places[i]
-        try:
-            with self.reader[int(place["offset"])][0] if self.reader else open(place["path"], "rb") as file:
-                file.seek(0 if self.reader else place["offset"])
-                return bytes(file.read(-1 if self.reader else place["length"]))
-        except OSError as error:
-            raise Unreadable(self.where(i), error.strerror or str(error)) from None
+        """The bytes of the encoded image. Raises OSError."""
+        _, path, offset, length = self.places[i]
+        with self.reader[int(offset)][0] if self.reader else open(path, "rb") as file:
+            file.seek(0 if self.reader else offset)
+            return bytes(file.read(length))
 
     def open(self, i: int) -> Image.Image:
-        """The decoded image in its own mode."""
-        from PIL import Image, UnidentifiedImageError
+        """The decoded image in its own mode. Raises Unreadable where the file is gone, cut or damaged."""
+        from PIL import Image
 
         try:
             image = Image.open(io.BytesIO(self.content(i)))
             image.load()
-        except UnidentifiedImageError:
-            raise Unreadable(self.where(i), "not an image that PIL knows, or cut in its header") from None
+            return image
         # What PIL raises for a broken file, by format.
         except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-            raise Unreadable(self.where(i), str(error)) from None
-        return image
+            key, path, _, length = self.places[i]
+            inside = f" ({key.decode()})" if self.reader or length >= 0 else ""
+            raise Unreadable(path.decode() + inside, str(error).split(" <_io")[0]) from None
 
-    def __getitem__(self, i: int) -> np.ndarray:
+    def __getitem__(self, i: int) -> Any:
         import numpy as np
 
         return np.array(self.open(i).convert("RGB"))
 
 
+class Looks(Files):
+    """The same, where `[i]` is (height, width) and what is unlike an upright RGB image of the kind it is named."""
+
+    def __getitem__(self, i: int) -> Any:
+        image, kind = self.open(i), Path(self.places["id"][i].decode()).suffix
+        odd = [] if image.mode == "RGB" else [{"L": "grey"}.get(image.mode, image.mode)]
+        odd += [f"PNG named {kind}"] if image.format == "PNG" and kind.lower() in (".jpg", ".jpeg") else []
+        odd += ["EXIF-rotated"] if image.getexif().get(0x0112, 1) != 1 else []
+        return (image.height, image.width), odd
+
+
 ImageSet: TypeAlias = Images | Files
-
-
-@dataclass(frozen=True)
-class Looks:
-    """In place of pixels, `[i]` is (height, width) and what is unlike an upright RGB image of the kind it is named."""
-
-    images: Files
-
-    def __getitem__(self, i: int) -> tuple[tuple[int, int], list[str]]:
-        image, named = self.images.open(i), Path(self.images.places["id"][i].decode()).suffix
-        odd = {
-            {"L": "grey"}.get(image.mode, image.mode): image.mode != "RGB",
-            f"PNG named {named}": image.format == "PNG" and named.lower() in (".jpg", ".jpeg"),
-            "EXIF-rotated": image.getexif().get(0x0112, 1) != 1,
-        }
-        return (image.height, image.width), [what for what, so in odd.items() if so]
 
 
 def balanced(labels: np.ndarray, n: int) -> np.ndarray:
@@ -159,30 +141,28 @@ def balanced(labels: np.ndarray, n: int) -> np.ndarray:
     return drawn
 
 
+@dataclass(frozen=True)
 class _Decoded:
     """What DataLoader asks for an image: (i, what `images[i]` is, or Unreadable)."""
 
-    def __init__(self, images: Any) -> None:
-        self.images = images
+    images: Any
 
     def __getitem__(self, i: int) -> tuple[int, Any]:
-        import numpy as np
         import torch
 
         try:
             found = self.images[i]
         except Unreadable as error:
             return i, error
-        return i, torch.from_numpy(found) if isinstance(found, np.ndarray) else found  # tensors cross processes fast
+        return i, found if isinstance(found, tuple) else torch.from_numpy(found)  # tensors cross processes fast
 
 
-def stream(images: ImageSet | Looks, indices: Sequence[int], workers: int) -> Iterator[tuple[int, Any]]:
+def stream(images: ImageSet, indices: Sequence[int], workers: int) -> Iterator[tuple[int, Any]]:
     """(i, image or Unreadable) of each of `indices`, in order, decoded by `workers` processes (0: in this one)."""
-    import torch
+    from torch import Tensor
     from torch.utils.data import DataLoader
 
     batches = [[int(i) for i in indices[k : k + 16]] for k in range(0, len(indices), 16)]
     source: Any = _Decoded(images)
     for batch in DataLoader(source, batch_sampler=batches, num_workers=workers, collate_fn=list):
-        for i, image in batch:
-            yield i, image.numpy() if isinstance(image, torch.Tensor) else image
+        yield from ((i, image.numpy() if isinstance(image, Tensor) else image) for i, image in batch)

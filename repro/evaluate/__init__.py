@@ -11,9 +11,8 @@ from ..errors import JobError
 def rank_of_truth(scores: NDArray[np.floating], labels: ArrayLike) -> NDArray[np.int64]:
     """Rank of the true class of each image, 0 the best; scores (N, classes), labels (N,), ranks (N,).
 
-    A tie counts against the net: a class with the same score ranks before the true one, so that a net that
-    cannot tell is not right by the order of its classes. Raises JobError for labels that do not fit; final
-    where a score is not finite or where no image tells its classes apart.
+    A tie counts against the net, which is not to be right by the order of its classes. Raises JobError for labels
+    that do not fit; final where a score is not finite or where no image tells its classes apart.
     """
     scores, truth = np.asarray(scores), np.asarray(labels)
     if scores.ndim != 2 or truth.shape != scores.shape[:1] or not len(scores):

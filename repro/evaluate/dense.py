@@ -43,11 +43,9 @@ class Dense(nn.Module):
         pools = [i for i, m in enumerate(modules) if re.search(r"AvgPool2d|AdaptivePool2d", type(m).__name__)]
         after = [m for m in modules[pools[-1] + 1 :] if [*m.parameters(recurse=False)]] if pools else []
         if not pools or len(after) > 1 or not all(isinstance(m, nn.Linear) for m in after):
-            raise ReproError(
-                "dense evaluation needs a net with `features` and a `classifier` of linear layers, or one that ends in "
-                f"average pooling and a linear layer; {type(net).__name__} has neither: use the protocol grid, ten or "
-                "centre"
-            )
+            needs = "`features` and a `classifier` of linear layers, or average pooling and a linear layer at its end"
+            neither = f"{type(net).__name__} has neither: use the protocol grid, ten or centre"
+            raise ReproError(f"dense evaluation needs a net with {needs}; {neither}")
         self.pool = modules[pools[-1]]
 
     def forward(self, x: Tensor) -> Tensor:

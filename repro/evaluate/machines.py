@@ -9,10 +9,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Machine:
-    """A class of machine. Another dtype changes scores: it is asked for, never taken."""
+    """A class of machine; `offers` says what dtype may be asked for, for it changes scores, and what that brings."""
 
     name: str
-    offers: str  # what may be asked for besides float32, and what it brings
+    offers: str
     batch: int  # images of one size rescaled together
     held: int  # and how many of their pixels at most
     small: int  # input pixels through the net together, as stay in a core's cache

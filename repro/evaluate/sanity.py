@@ -13,20 +13,12 @@ from scipy.special import bdtrc
 from torch import Tensor, nn
 
 from ..data import ImageSet, Unreadable, balanced, stream
-from ..data.layouts import wnids
 from ..errors import JobError
 from ..schema import ViewSet
 from .engine import scores
 
 FIRST = 320  # images that are looked at
 CHANGED = 0.005  # the largest share of top-1 decisions that another dtype than float32 may change
-# Usual (mean, scale), tried where what is stated does not fit the net.
-NORMALISATIONS: dict[str, tuple[ArrayLike, ArrayLike]] = {
-    "ImageNet's mean and deviation": ([123.675, 116.28, 103.53], [1 / 58.395, 1 / 57.12, 1 / 57.375]),
-    "mean and deviation 127.5": (127.5, 1 / 127.5),
-    "pixels from 0 to 1": (0, 1 / 255),
-    "pixels less their mean, at full scale (Caffe)": ([123.68, 116.779, 103.939], 1),
-}
 
 
 def check(
@@ -39,9 +31,9 @@ def check(
     `limit` takes a part of the set; 1000 classes named by wnid stand in ImageNet's order; the net has as many outputs.
 
     `published` weights must be right more often than by chance (binomial, 1e-6) on one crop in the middle of each of
-    320 images of 16 classes or so; and what the first batch normalisation sees must have the mean and variance that
-    it kept from training (median over channels within one deviation and a factor of 3). If not, the usual
-    normalisations are tried, and the answers are looked at for another order of the labels.
+    320 images of some 16 classes; if not, the reason says whether another order of the labels would fit. And what the
+    first batch normalisation sees must have the mean and variance that it kept from training (median over channels
+    within one deviation and a factor of 3), which another mean or scale than the net's own would change.
     """
     labels, classes = np.asarray(images.labels), list(images.classes)
     own, count = np.unique(labels, return_counts=True)
@@ -50,13 +42,11 @@ def check(
     if len(own) == 1 < count[0]:
         raise JobError(f"all {len(labels)} images are of class {classes[own[0]]}: expected a folder for each class")
     if len(own) < len(classes) and not limit:
-        lacking = min(set(range(len(classes))) - set(own.tolist()))
-        raise JobError(
-            f"{len(classes) - len(own)} of {len(classes)} classes have no image, {classes[lacking]} the first"
-        )
-    if len(classes) == 1000 and classes[0][1:].isdigit() and classes != wnids():
-        i, its = next((i, its) for i, its in enumerate(wnids()) if classes[i] != its)
-        raise JobError(f"label {i} is {classes[i]} in the data set and {its} in ImageNet's order: labels go by wnid")
+        lacking = [classes[i] for i in sorted(set(range(len(classes))) - set(own.tolist()))]
+        raise JobError(f"{len(lacking)} of {len(classes)} classes have no image, {lacking[0]} the first")
+    if len(classes) == 1000 and classes[0][1:].isdigit() and (order := sorted(classes)) != classes:
+        i, its = next((i, its) for i, its in enumerate(order) if classes[i] != its)
+        raise JobError(f"label {i} is {classes[i]} in the data set and {its} in ImageNet's order, of sorted wnids")
     places = np.flatnonzero(np.isin(labels, own[:: -(-len(own) // 16)]))
     some = stream(images, places[balanced(labels[places], min(limit or FIRST, FIRST))].tolist(), 0)
     found = [(image, labels[i]) for i, image in some if not isinstance(image, Unreadable)]
@@ -68,38 +58,30 @@ def check(
         raise JobError(f"the net has {outputs} outputs, and the data set {len(classes)} classes")
     if not published or bdtrc(len(given) // 2 - 1, len(given), 1 / outputs) > 1e-6:  # or too few to tell
         return
-    norm = next((m for m in net.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats), None)
-
-    def wrong(mean: ArrayLike, scale: ArrayLike) -> tuple[str, NDArray[np.int64]]:
-        """In words what does not fit, empty where all does, and the answers."""
-        top, seen = scores(net, given, [view], mean, scale, device=device)[view].argmax(1), list[Tensor]()
-        if norm:
-            hook = norm.register_forward_pre_hook(lambda _, args: seen.append(args[0].float()))
-            scores(net, given[:16], [view], mean, scale, device=device)
-            hook.remove()
-            variance, average = torch.var_mean(torch.cat(seen), (0, 2, 3))
-            kept = norm.get_buffer("running_var") + norm.eps
-            gap = float(((average - norm.get_buffer("running_mean")).abs() / kept.sqrt()).median())
-            ratio = float(((variance + norm.eps) / kept).median())
-            if gap > 1 or not 1 / 3 < ratio < 3:
-                return (
-                    f"the first normalisation sees a mean {gap:.1f} deviations off, {ratio:.2g} times the variance",
-                    top,
-                )
-        hits = int((top == truth).sum())
-        by_chance = bdtrc(hits - 1, len(top), 1 / outputs) > 1e-6
-        return f"{hits} of {len(top)} images are right, no more than by chance" if by_chance else "", top
-
-    told, top = wrong(mean, scale)
-    if not told:
+    seen = list[Tensor]()
+    if norm := next((m for m in net.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats), None):
+        hook = norm.register_forward_pre_hook(lambda _, args: seen.append(args[0].float()))
+        few = np.random.default_rng(0).permutation(len(given))[:24]
+        scores(net, [given[i] for i in few], [view], mean, scale, device=device)
+        hook.remove()
+        variance, average = torch.var_mean(torch.cat(seen), (0, 2, 3))
+        kept = norm.get_buffer("running_var") + norm.eps
+        gap = float(((average - norm.get_buffer("running_mean")).abs() / kept.sqrt()).median())
+        ratio = float(((variance + norm.eps) / kept).median())
+        if gap > 1 or not 1 / 3 < ratio < 3:
+            told = f"a mean {gap:.1f} deviations off and {ratio:.2g} times the variance that it kept from training"
+            raise JobError(f"the net's first BatchNorm sees {told}: are mean and scale those of these weights?")
+    top = scores(net, given, [view], mean, scale, device=device)[view].argmax(1)
+    hits = int((top == truth).sum())
+    if bdtrc(hits - 1, len(top), 1 / outputs) < 1e-6:
         return
-    causes = [cause for cause, usual in NORMALISATIONS.items() if not wrong(*usual)[0]]
     often = {c: int(np.bincount(top[truth == c]).argmax()) for c in np.unique(truth).tolist()}
     alike = np.mean([often[c] == answer for c, answer in zip(truth, top, strict=True)])
+    cause = "are these the weights of this net, and mean and scale theirs?"
     if alike > 0.5 and len(set(often.values())) > 0.75 * len(often) and len(top) >= 8 * len(often):
         pairs = ", ".join(f"{classes[c]} as {classes[answer]}" for c, answer in list(often.items())[:3])
-        causes += [f"another order of the labels ({pairs}, ...)"]
-    raise JobError(f"{told}. " + (f"What fits is: {causes[0]}" if causes else "Are these the weights of this net?"))
+        cause = f"the labels stand in another order ({pairs}, ...)"
+    raise JobError(f"{hits} of {len(top)} images are right, no more than by chance: {cause}")
 
 
 def changed_share(

@@ -65,10 +65,7 @@ class FirstBlock:
 
 
 def _first_layers(net: nn.Module) -> tuple[list[nn.Module], int]:
-    """The layers, and how many pixels along a border see beyond it; none where crops cannot share them.
-
-    They are convolutions that keep the size, layers that see one pixel alone, and a pooling of 2 x 2.
-    """
+    """Convolutions that keep the size, layers of one pixel, a pooling of 2 x 2; the pixels that see beyond a border."""
     layers, margin, features = list[nn.Module](), 0, getattr(net, "features", None)
     for layer in features.modules() if isinstance(features, nn.Sequential) else ():
         layers += [] if isinstance(layer, nn.Sequential) else [layer]

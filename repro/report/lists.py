@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..claims import Claims
 from ..pipeline import Report
-from ..schema import VERDICTS, Verdict
+from ..schema import VERDICTS
 from ..tables import Table
 from .terminal import number
 
@@ -53,42 +53,31 @@ def _grid(*heads: str) -> Grid:
     """A grid under `heads`, its columns but the first flush right."""
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for i, head in enumerate(heads):
-        wide = "," not in head
-        grid.add_column(head, justify="right" if i else "left", max_width=None if wide else 12, no_wrap=wide)
+        grid.add_column(head, justify="right" if i else "left", no_wrap=True)
     return grid
 
 
 def show_overview(out: Console, reports: Sequence[Report]) -> None:
     """Many tables: a line of counts for each that was measured, then every number that differs, with its cause."""
-    heads = ("match", "differs, cause known", "differs, no cause", "inconclusive", "incomparable", "missing", "failed")
+    heads = ("match", "differs, known", "differs", "inconclusive", "incomparable", "missing", "failed")
+    tallies = [Counter("differs, known" if v.known else v.verdict for v in r.cells if v.cell.claim) for r in reports]
+    counts = [(r, tally) for r, tally in zip(reports, tallies, strict=True) if set(tally) - {"missing"}]
     grid = _grid("table", *heads)
-    total: Counter[str] = Counter()
-    for report in reports:
-        found = tally(report.cells)
-        total += found
-        if set(found) - {"missing"}:
-            grid.add_row(report.table.name, *(str(found[head] or "") for head in heads))
-    unmeasured = sum(not set(tally(r.cells)) - {"missing"} for r in reports)
-    grid.add_row(f"and {unmeasured} tables with nothing measured", "", "", "", "", "", "", "")
+    for report, tally in counts:
+        grid.add_row(report.table.name, *(str(tally[head] or "") for head in heads))
+    grid.add_row(f"and {len(reports) - len(counts)} tables with nothing measured", *[""] * len(heads))
+    total = sum(tallies, Counter[str]())
     grid.add_row("all", *(str(total[head]) for head in heads), style="bold")
     out.print(grid)
-    recalled = [v for r in reports for v in r.cells if v.cell.claim and v.cell.claim.recalled]
-    counted = sum(v.verdict != "missing" for v in recalled)
-    out.print(
-        f"of these, {len(recalled)} claims ({counted} measured) are recalled, not read in the paper: to be confirmed"
-    )
+    recalled = [v.verdict for r in reports for v in r.cells if v.cell.claim and v.cell.claim.recalled]
+    counted = len(recalled) - recalled.count("missing")
+    out.print(f"of these, {len(recalled)} claims ({counted} measured) are recalled, not read in the paper: to confirm")
     for v in (v for r in reports for v in r.cells if v.cell.claim and v.verdict in ("differs", "failed")):
         printed = v.cell.claim.printed.text if v.cell.claim else ""
         cause = f"; {v.known['cause']}: {v.known['gives']}" if v.known else ""
         where = f"{v.cell.table} | {v.cell.row} | {v.cell.column}"
         measured = number(v.result.value, printed) or v.reason
         out.print(Text(f"  {VERDICTS[v.verdict]} {where}: {printed} printed, {measured} measured{cause}"))
-
-
-def tally(verdicts: Iterable[Verdict]) -> Counter[str]:
-    """Verdicts of printed cells, counted; those that differ by whether the table states the cause."""
-    words = {True: "differs, cause known", False: "differs, no cause"}
-    return Counter(words[bool(v.known)] if v.verdict == "differs" else v.verdict for v in verdicts if v.cell.claim)
 
 
 def show_protocols(out: Console, rows: Sequence[Mapping[str, Any]], choices: Mapping[str, Sequence[str]]) -> None:
@@ -108,9 +97,7 @@ def show_protocols(out: Console, rows: Sequence[Mapping[str, Any]], choices: Map
 def show_stages(out: Console, build: str, input: int, numbers: Mapping[str, Any], depth: int) -> None:
     """What was counted of a net, part by part down to `depth`, and of the whole."""
     out.print(Text(f"{build} at {input} x {input}; a multiply-add counts as one", "bold"))
-    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for head in ("", "output", "layers", "params", "multiply-adds"):
-        grid.add_column(head, justify="left" if head in ("", "output") else "right")
+    grid = _grid("", "output", "layers", "params", "multiply-adds")
     stages = {n: s for n, s in numbers["stages"].items() if n and n.count(".") < depth}
     for name, stage in [*stages.items(), ("the net", numbers["stages"][""])]:
         output = "×".join(map(str, stage.get("output", [])))

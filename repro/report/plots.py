@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -17,17 +17,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from .. import data
-from ..errors import JobError
 from ..pipeline import Outcome, Report
 from ..schema import VERDICTS, Build, Verdict
 
 # Colours that stand for variables of page.css, so that one picture serves light and dark.
 INK, FAINT, LINES = "#0c0c00", "#0c0c01", [f"#0a0a0{i}" for i in range(8)]
-COLOURS, MARKS = {verdict: f"#0b0b0{i}" for i, verdict in enumerate(VERDICTS)}, "os^Dv<>P"
+STYLE: dict[str, Any] = {v: {"color": f"#0b0b0{i}", "marker": "os^Dv<"[i]} for i, v in enumerate(VERDICTS)}
 _RC = {
-    "svg.fonttype": "none", "svg.hashsalt": "repro", "text.parse_math": False, "font.size": 9, "axes.titlesize": 9,
-    "legend.fontsize": 7, "legend.frameon": False, "savefig.transparent": True, "figure.constrained_layout.use": True,
-    "axes.spines.top": False, "axes.spines.right": False,
+    "svg.fonttype": "none", "svg.hashsalt": "repro", "text.parse_math": False, "font.size": 9, "legend.frameon": False,
+    "savefig.transparent": True, "figure.constrained_layout.use": True, "axes.titlesize": 9, "legend.fontsize": 7,
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }  # fmt: skip
 
@@ -40,7 +38,7 @@ class Plot(NamedTuple):
     svg: str
     alt: str
     head: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
+    rows: Sequence[Sequence[Any]] = ()
     images: Sequence[tuple[str, str]] = ()
 
 
@@ -48,25 +46,24 @@ def of(report: Report, outcome: Outcome, macs: Mapping[str, int]) -> list[Plot]:
     """The plots of a table for which there are data; `macs` gives the multiply-adds of full-size builds."""
     ranked = [v for v in report.cells if v.cell.quantity.startswith("top1") and v.result.hits]
     with matplotlib.rc_context(_RC):  # type: ignore[arg-type]
-        found = [_relations(report), _cost(report, ranked, macs), _curves(report, outcome), _agreement(ranked)]
-        return [plot for plot in (*_claimed(report), *found, _parting(ranked, outcome)) if plot]
+        found = [_claimed(report), _relations(report), _cost(report, ranked, macs), _curves(report, outcome)]
+        return [plot for plot in (*found, _agreement(ranked), _parting(ranked, outcome)) if plot]
 
 
-def _figure(height: float, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, list[Any]]:
+def _figure(height: float, rows: int = 1) -> tuple[Figure, list[Any]]:
     figure = Figure(figsize=(4.8, height))
-    return figure, list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
+    return figure, list(figure.subplots(rows, squeeze=False).flat)
 
 
 def _svg(name: str, figure: Figure) -> str:
     """The figure with ids of its own, no size and no font (the page gives them), in the page's colours."""
     stream = io.StringIO()
-    for axes in figure.axes:  # each label once
-        handles, labels = axes.get_legend_handles_labels()
-        if (once := dict(zip(labels, handles, strict=True))) and not axes.get_legend():
-            axes.legend(once.values(), once.keys())
-        for axis in (a for a in (axes.xaxis, axes.yaxis) if a.get_scale() != "linear"):
-            low, high = axis.get_view_interval()  # the standard formatter writes TeX
-            axis.set(major_formatter="{x:g}", minor_formatter="{x:g}" if high < 10 * low else "")
+    named = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes)
+    if once := {label: handle for pairs in named for handle, label in pairs}:
+        figure.legend(once.values(), once.keys(), loc="outside upper center", ncols=4)
+    for axis in (a for axes in figure.axes for a in (axes.xaxis, axes.yaxis) if a.get_scale() != "linear"):
+        low, high = axis.get_view_interval()  # the standard formatter writes TeX
+        axis.set(major_formatter="{x:g}", minor_formatter="{x:g}" if high < 10 * low else "")
     figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     head, _, svg = stream.getvalue()[stream.getvalue().index("<svg") :].partition(">")
     used = set(re.findall(r'(?:href="|url\()#([\w.-]+)', svg))
@@ -77,30 +74,20 @@ def _svg(name: str, figure: Figure) -> str:
     return re.sub(r' (width|height)="[\d.]+pt"', "", head) + f' role="img" aria-labelledby="{name}-alt">{svg}'
 
 
-def _claimed(report: Report) -> Iterator[Plot]:
-    """Claimed against measured, each in its claim's unit; the line of equality where both are of the same data."""
-    groups: dict[bool, list[tuple[float, float, Verdict]]] = defaultdict(list)
-    for v in report.cells:
-        claimed = v.cell.claim.printed.value if v.cell.claim and v.cell.kind in ("static", "metric") else None
-        if claimed is not None and not isinstance(v.result.value, str | None):
-            groups[v.verdict == "incomparable"].append((float(claimed), float(v.result.value), v))
-    for elsewhere, points in groups.items():
-        figure, (axes,) = _figure(3)
-        names = list(dict.fromkeys(v.cell.quantity if elsewhere else v.verdict for _, _, v in points))
-        for x, y, v in points:
-            label = v.cell.quantity if elsewhere else v.verdict
-            color, mark = LINES[names.index(label) % 8] if elsewhere else COLOURS[label], MARKS[names.index(label) % 8]
-            axes.plot(x, y, mark, color=color, label=label.replace("_", " "), zorder=3)
-        ends = [end(value for point in points for value in point[:2]) for end in (min, max)]
-        if not elsewhere:
-            axes.plot(ends, ends, color=FAINT, linewidth=1, label="equality")
-        scale = ("log" if ends[0] else "symlog") if 0 <= 50 * ends[0] < ends[1] else "linear"
-        axes.set(xscale=scale, yscale=scale)
-        axes.set(xlabel="claimed", ylabel="measured")
-        why = f"no line of equality, {points[0][2].reason}" if elsewhere else "the line is equality"
-        alt = f"{len(points)} numbers of the table above, each in its own unit; {why}."
-        name = f"claimed-{'elsewhere' if elsewhere else 'here'}"
-        yield Plot(name, "Claimed against measured", _svg(name, figure), alt)
+def _claimed(report: Report) -> Plot | None:
+    """Claimed against measured, each in its claim's unit, with the line of equality; only what can be compared."""
+    cells = [v for v in report.cells if v.cell.claim and v.delta is not None and v.verdict != "incomparable"]
+    points = [(float(v.cell.claim.printed.value or 0), v.delta or 0, v.verdict) for v in cells if v.cell.claim]
+    if not points:
+        return None
+    figure, (axes,) = _figure(3)
+    for x, delta, verdict in points:
+        axes.plot(x, x + delta, linestyle="", label=verdict, **STYLE[verdict])
+    low, high = (end(value for x, delta, _ in points for value in (x, x + delta)) for end in (min, max))
+    axes.plot([low, high], [low, high], color=FAINT, linewidth=1, label="equality")
+    axes.set(xlabel="claimed", ylabel="measured", **dict.fromkeys(("xscale", "yscale"), "log" if low > 0 else "linear"))
+    alt = f"{len(points)} numbers of the table above, each in its own unit; the line is equality."
+    return Plot("claimed", "Claimed against measured", _svg("claimed", figure), alt)
 
 
 def _relations(report: Report) -> Plot | None:
@@ -110,15 +97,12 @@ def _relations(report: Report) -> Plot | None:
         return None
     figure, (axes,) = _figure(0.9 + 0.32 * len(found))
     for i, v in enumerate(found):
-        axes.plot(v.interval or [v.effect] * 2, [i, i], color=COLOURS[v.verdict], linewidth=2)
-        axes.plot(v.effect, i, "o", color=COLOURS[v.verdict])
-        axes.plot([v.relation.margin] * bool(v.relation.margin), [i] * bool(v.relation.margin), "|", color=INK)
+        axes.plot(v.interval or [v.effect] * 2, [i, i], color=STYLE[v.verdict]["color"], linewidth=2)
+        axes.plot(v.effect, i, **STYLE[v.verdict])
     axes.axvline(0, color=FAINT, linewidth=0.8)
     axes.set_yticks(range(len(found)), [f"{v.relation.id} {VERDICTS[v.verdict]}" for v in found])
-    axes.set(xlabel="gain in points (|: the margin that it stays below)", ylim=(len(found) - 0.5, -0.5))
-    alt = (
-        f"Effect and 95 % interval of {len(found)} relations, with the letter of the verdict; the numbers stand above."
-    )
+    axes.set(xlabel="gain in points", ylim=(len(found) - 0.5, -0.5))
+    alt = f"Effect and 95 % interval of {len(found)} relations, with the verdict's letter; the numbers stand above."
     return Plot("relations", "Relations", _svg("relations", figure), alt)
 
 
@@ -131,55 +115,48 @@ def _cost(report: Report, ranked: Sequence[Verdict], macs: Mapping[str, int]) ->
     """Top-1 error against the multiply-adds of one view of the net at full size, as claimed and as measured."""
     added = report.table.paper.proxy.build if report.table.paper.proxy else {}
     points = []
-    for v in ranked:
-        net, claim = v.cell.systems[0][0].build, v.cell.claim.printed.value if v.cell.claim else None
+    for v in (v for v in ranked if v.cell.claim and v.cell.claim.printed.value is not None):
+        net, claimed = v.cell.systems[0][0].build, float(v.cell.claim.printed.value)  # type: ignore[union-attr,arg-type]
         net = Build(net.family, net.net, tuple((k, x) for k, x in net.args if str(added.get(k)) != x))
         if str(net) in macs and [len(e) for e in v.cell.systems] == [1]:
-            claimed = [float(100 - claim if v.cell.quantity == "top1_accuracy" else claim)] if claim is not None else []
-            points.append((macs[str(net)] / 1e9, (claimed, [_error(v)]), v.cell.row))
-    if len({x for x, _, _ in points}) < 2:
+            claimed = 100 - claimed if v.cell.quantity == "top1_accuracy" else claimed
+            points.append((v.cell.row, macs[str(net)] / 1e9, claimed, _error(v)))
+    if len({x for _, x, *_ in points}) < 2:
         return None
-    figure, panels = _figure(4.4, rows=2, sharex=True)
-    for i, (axes, name) in enumerate(zip(panels, ("claimed", "measured"), strict=True)):
-        for x in {x for x, _, _ in points}:
-            mine = [(y, row.split()[0]) for at, errors, row in points if at == x for y in errors[i]]
-            axes.plot([x] * len(mine), [y for y, _ in mine], "o-", color=LINES[i], linewidth=0.8, markersize=4)
-            for label in {", ".join(dict.fromkeys(row for _, row in mine))} - {""}:
-                axes.annotate(label, (x, max(mine)[0]), xytext=(3, 4), textcoords="offset points")
-        axes.set(ylabel=f"{name} top-1 error (%)", ymargin=0.15)
-    panels[1].set(xlabel="multiply-adds of one view at full size (1e9)")
-    where = ranked[0].cell.systems[0][0].dataset
-    alt = f"{len(points)} rows by cost, a line for each net; above as claimed, below as measured on {where}."
-    rows = [(row, f"{x:.2f}", *("".join(f"{y:.2f}" for y in e) for e in errors)) for x, errors, row in points]
+    figure, (axes,) = _figure(3.4)
+    rows, x, *sides = zip(*points, strict=True)
+    for y, mark, color, label in zip(sides, "os", LINES, ("claimed", "measured"), strict=False):
+        axes.plot(x, y, mark, color=color, label=label, markersize=4)
+    for row, place, height, _ in {point[1]: point for point in points}.values():
+        axes.annotate(row.split()[0], (place, height), xytext=(4, 2), textcoords="offset points")
+    axes.set(xlabel="multiply-adds of one view at full size (1e9)", ylabel="top-1 error (%)", yscale="log", ymargin=0.1)
+    alt = f"{len(rows)} rows by cost, measured on {ranked[0].cell.systems[0][0].dataset}; the errors on a log scale."
     head = ("row", "multiply-adds (1e9)", "claimed error (%)", "measured error (%)")
-    return Plot("cost", "Error against multiply-adds", _svg("cost", figure), alt, head, rows)
+    return Plot("cost", "Error against multiply-adds", _svg("cost", figure), alt, head, points)
 
 
 def _curves(report: Report, outcome: Outcome) -> Plot | None:
     """Validation error by epoch of the trainings behind a table: a panel for each recipe, a colour for each net."""
-    panels: dict[str, list[tuple[str, str, list[Any]]]] = defaultdict(list)
+    panels: dict[str, list[tuple[str, list[float]]]] = defaultdict(list)
+    rows = []
     for digest in dict.fromkeys(w for v in report.cells for seed in v.result.weights for w in seed):
         record = outcome.results.record("train", digest)
         if record and (path := outcome.results.store.file(record, "log.jsonl")).is_file():
             net, _, rest = record.name.removeprefix("train ").partition(" ")
             recipe, _, seed = rest.rpartition(" seed ")
             log = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            panels[recipe].append((net, seed, log))
+            panels[recipe].append((net, [entry["val_error"] for entry in log]))
+            rows.append((f"{net} {recipe}", seed, len(log), log[-1]["train_error"], log[-1]["val_error"]))
     if not panels:
         return None
-    lines, nets = -(-len(panels) // 2), list(dict.fromkeys(net for panel in panels.values() for net, _, _ in panel))
-    figure, grid = _figure(0.6 + 2.2 * lines, lines, min(2, len(panels)), sharey=True)
-    for axes, (recipe, curves) in zip(grid, panels.items(), strict=False):
-        for net, _, log in curves:
-            color, dash = LINES[nets.index(net) % 8], ("-", "--", ":")[nets.index(net) // 8 % 3]
-            axes.plot([entry["val_error"] for entry in log], dash, color=color, linewidth=1, label=net)
-        axes.set(title=recipe, yscale="log", xlabel="epoch")
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
-    figure.supylabel("validation error (%), log scale", fontsize=9)
-    rows = [(f"{net} {recipe}", seed, str(len(log)), *(f"{log[-1][k]:.2f}" for k in ("train_error", "val_error")))
-            for recipe, panel in panels.items() for net, seed, log in panel]  # fmt: skip
-    alt = f"Validation error by epoch of {len(rows)} trainings, a panel for each recipe and a line for each seed."
+    nets = list(dict.fromkeys(net for panel in panels.values() for net, _ in panel))
+    figure, grid = _figure(0.7 + 1.5 * len(panels), len(panels))
+    for axes, (recipe, curves) in zip(grid, panels.items(), strict=True):
+        for net, curve in curves:
+            axes.plot(curve, color=LINES[nets.index(net) % 8], linewidth=1, label=net)
+        axes.set(title=recipe, yscale="log", ylabel="error (%)")
+    grid[-1].set(xlabel="epoch")
+    alt = f"Validation error by epoch of {len(rows)} trainings, a line for each seed; the scale is log."
     head = ("training", "seed", "epochs", "last training error (%)", "last validation error (%)")
     return Plot("curves", "Training curves", _svg("curves", figure), alt, head, sorted(rows))
 
@@ -193,7 +170,6 @@ def _bars(name: str, labels: Sequence[str], series: Mapping[str, Sequence[float]
     axes.set_yticks(range(len(labels)), labels)
     axes.set(xlabel=axis, ylim=(len(labels) - 0.4, -0.6))
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return _svg(name, figure)
 
 
@@ -204,35 +180,27 @@ def _agreement(ranked: Sequence[Verdict]) -> Plot | None:
         x, y = np.stack(a.result.hits), np.stack(b.result.hits)
         same = a.result.weights == b.result.weights and set(a.result.records) != set(b.result.records)
         if same and x.shape == y.shape and len(rows) < 20:
-            shares = [100 * float(part.mean()) for part in (x == y, x & ~y, ~x & y)]
-            rows.append((f"{a.cell.row} / {b.cell.row}", *shares))
+            rows.append((f"{a.cell.row} / {b.cell.row}", *(100 * np.mean(part) for part in (x == y, x & ~y, ~x & y))))
     if not rows:
         return None
     labels, agree, *parts = zip(*rows, strict=True)
-    series = dict(zip(("only the first is right", "only the second"), parts, strict=True))
+    series = dict(zip(("only the first is right (%)", "only the second (%)"), parts, strict=True))
     svg = _bars("agreement", labels, series, "share of the images (%)")
     alt = f"Two protocols of the same weights agree on {min(agree):.1f} % of the images or more; here, where they part."
-    told = [(row[0], *(f"{share:.2f}" for share in row[1:])) for row in rows]
-    return Plot("agreement", "Agreement of protocols", svg, alt, ("protocols", "agree (%)", *series), told)
+    return Plot("agreement", "Agreement of protocols", svg, alt, ("protocols", "agree (%)", *series), rows)
 
 
 def _parting(ranked: Sequence[Verdict], outcome: Outcome) -> Plot | None:
     """Where the rows with the highest and the lowest error part: by class, and images that only one gets right."""
-    if len(ranked) < 2:
+    worst, best = (end(ranked, key=_error, default=None) for end in (max, min))
+    where = (worst.cell.systems[0][0].dataset, outcome.results.store.root / "data") if worst else None
+    if worst is None or best is None or where is None or worst is best or not data.facts(*where):
         return None
-    worst, best = max(ranked, key=_error), min(ranked, key=_error)
-    try:
-        images = data.open_set(worst.cell.systems[0][0].dataset, outcome.results.store.root / "data")
-    except JobError:
+    images, one, other = data.open_set(*where), np.stack(worst.result.hits), np.stack(best.result.hits)
+    if one.shape != other.shape or one.shape[1] != len(labels := np.asarray(images.labels)):
         return None
-    labels, one, other = np.asarray(images.labels), np.stack(worst.result.hits), np.stack(best.result.hits)
-    if one.shape != other.shape or one.shape[1] != len(labels):
-        return None
-    rows: list[Any] = [
-        (str(images.classes[c]), *(_error(v, labels == c) for v in (worst, best))) for c in np.unique(labels)
-    ]
+    rows = [(str(images.classes[c]), _error(worst, labels == c), _error(best, labels == c)) for c in np.unique(labels)]
     rows = sorted(sorted(rows, key=lambda r: -abs(r[1] - r[2]))[:20], key=lambda r: r[2] - r[1])
-    series = {f"error of {worst.cell.row} less that of {best.cell.row}": [r[1] - r[2] for r in rows]}
     shown = []
     for right, wrong, a, b in ((one, other, worst, best), (other, one, best, worst)):
         for i in np.flatnonzero(right.all(0) & ~wrong.any(0))[:6]:
@@ -241,7 +209,8 @@ def _parting(ranked: Sequence[Verdict], outcome: Outcome) -> Plot | None:
             picture.save(stream, format="WEBP", quality=80)
             alt = f"image {i}, a {images.classes[labels[i]]}: {a.cell.row} is right, {b.cell.row} wrong"
             shown.append((f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}", alt))
-    alt = f"{worst.cell.row} has the highest error of the table, {best.cell.row} the lowest; in points, by class."
-    head, told = ("class", worst.cell.row, best.cell.row), [(r[0], f"{r[1]:.2f}", f"{r[2]:.2f}") for r in rows]
+    series = {f"error of {worst.cell.row} less that of {best.cell.row}": [r[1] - r[2] for r in rows]}
     svg = _bars("classes", [r[0] for r in rows], series, "difference (points)")
-    return Plot("classes", "Differences by class", svg, alt, head, told, shown)
+    alt = f"{worst.cell.row} has the highest error of the table, {best.cell.row} the lowest; in points, by class."
+    head = ("class", worst.cell.row, best.cell.row)
+    return Plot("classes", "Differences by class", svg, alt, head, rows, shown)

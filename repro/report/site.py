@@ -6,68 +6,44 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from shlex import quote
+from shlex import join
 
 from ..files import write_whole
 from ..pipeline import Outcome, Report
 from ..schema import VERDICTS, Record, Verdict
-from ..tables import ROOT, Table
 from .terminal import number
 
 STATIC = Path(__file__).parent / "static"
 
 
-def write(outcome: Outcome, out: Path, command: str, options: str = "") -> dict[str, int]:
-    """Write the site of an outcome into `out`; how many pages and bytes it has. Other files there are left alone.
-
-    `command` is told as what wrote it; `options` are those of the `repro run` that makes such records.
-    """
+def write(outcome: Outcome, out: Path, command: str) -> tuple[int, int]:
+    """Write the site of an outcome into `out`: how many pages, and bytes. Other files there are left alone."""
     import jinja2
 
     from . import plots
 
-    html = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(STATIC), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    html.globals |= {"verdicts": VERDICTS, "command": command, "options": options, "shell": quote}
-    html.globals |= {
-        "shown": shown,
-        "tally": tally,
-        "named": named,
-        "reasons": reasons,
-        "facts": facts,
-        "records": partial(records, outcome),
-    }
-    files = {name: (STATIC / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")}
+    loader = jinja2.FileSystemLoader(STATIC)
+    html = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    html.globals |= {"verdicts": VERDICTS, "command": command, "shell": join, "records": partial(records, outcome)}
+    html.globals |= {"shown": shown, "tally": tally, "reasons": reasons, "facts": facts}
     macs = {str(r.spec["build"]): r.numbers["stages"][""]["macs"] for r in outcome.results.store.all("measure")}
+    files = {"page.css": (STATIC / "page.css").read_text(encoding="utf-8")}
     for report in outcome.reports:
-        measured = [*(v.result.value for v in report.cells), *(v.effect for v in report.relations)]
-        drawn = plots.of(report, outcome, macs) if set(measured) - {None} else []
-        rows: dict[str, dict[str, Verdict]] = {}
-        for v in report.cells:
-            rows.setdefault(v.cell.row, {})[v.cell.column] = v
-        files[f"{report.table.name}.html"] = html.get_template("table.html").render(
-            report=report, table=report.table, rows=rows, plots=drawn, root="../",
-            settings={name for key in rows for name in report.table.rows[key]},
-        )  # fmt: skip
+        drawn = plots.of(report, outcome, macs)
+        page = html.get_template("table.html").render(report=report, table=report.table, plots=drawn, root="../")
+        files[f"{report.table.name}.html"] = page
     files["index.html"] = html.get_template("index.html").render(reports=outcome.reports, root="")
     for name, text in files.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_whole(out / name, text)
-    return {"pages": len(files) - 2, "bytes": sum(len(text.encode()) for text in files.values())}
+    return len(files) - 1, sum(len(text.encode()) for text in files.values())
 
 
 def shown(v: Verdict) -> tuple[str, str, str]:
     """What a cell shows as text: claimed, measured, delta; the last only where it says something."""
     claimed, value = v.cell.claim.printed.text if v.cell.claim else "", v.result.value
     measured = ", ".join(map(str, value)) if isinstance(value, list | tuple) else number(value, claimed)
-    return claimed, measured, "" if not v.delta or v.verdict == "incomparable" else f"{v.delta:+.4g}"
-
-
-def named(table: Table) -> str:
-    """What a command calls a table: its name, or its path where it is none of ours."""
-    return table.name if Path(table.file).resolve().is_relative_to(ROOT) else table.file
+    return claimed, measured, "" if not v.delta or v.verdict == "incomparable" else f"{v.delta:+.3g}"
 
 
 def tally(reports: Iterable[Report]) -> dict[str, int]:
@@ -76,11 +52,11 @@ def tally(reports: Iterable[Report]) -> dict[str, int]:
     return {verdict: found[verdict] for verdict in VERDICTS if found[verdict]}
 
 
-def records(outcome: Outcome, verdicts: Iterable[Verdict]) -> list[Record]:
-    """The records behind cells, trainings first."""
+def records(outcome: Outcome, verdicts: Iterable[Verdict], *kinds: str) -> list[Record]:
+    """The records behind cells, of some kinds or of all, trainings first."""
     digests = dict.fromkeys(digest for v in verdicts for digest in v.result.records)
-    found = [outcome.results.record(k, d) for k in ("train", "scores", "measure", "settings") for d in digests]
-    return [record for record in found if record]
+    kinds = kinds or ("train", "scores", "measure", "settings")
+    return [record for kind in kinds for d in digests if (record := outcome.results.record(kind, d))]
 
 
 def reasons(reports: Iterable[Report]) -> list[tuple[str, int, list[str]]]:

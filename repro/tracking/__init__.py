@@ -6,8 +6,8 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,54 +16,14 @@ from ..files import write_whole
 from ..provenance import digest
 from ..schema import RelationVerdict
 from ..store import Store
+from .rows import PARTS, Entry, Row, legal, names, view
+
+__all__ = ["Entry", "Link", "Row", "address", "brief", "connect", "is_absent", "legal", "names", "page", "sync", "view"]
 
 _LAYOUT = 2  # part of every digest: raise it when the same rows are to be written in another way
 _ORDER = ("match", "incomparable", "inconclusive", "missing", "differs", "failed")  # a row bears its cells' last
 _Key = tuple[str, str]  # row and seed
 _PARENT = ("", "")  # row and seed of the run above the rows'
-_PARTS = ("claimed", "measured", "delta")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One cell: `claimed`, `measured` and `delta` in the claim's unit; a measured word as it is."""
-
-    column: str
-    quantity: str
-    verdict: str
-    printed: str = ""
-    claimed: float | None = None
-    measured: float | str | None = None
-    delta: float | None = None
-    unit: str = ""
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table under one seed, all from records: what changes between runs is written anew.
-
-    `number` is its place in the paper's table, `created` and `seconds` are in seconds (since the
-    epoch, and of work). `datasets` holds (name, digest, context), with a context of `training` or
-    `evaluation`; `model` the SHA-256 of the weights; `curve` an `epoch` and its numbers for each epoch;
-    `files` are copied as artifacts.
-    """
-
-    key: str
-    seed: int
-    number: int
-    entries: tuple[Entry, ...]
-    label: str = ""
-    params: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    environment: Mapping[str, str] = field(default_factory=dict)
-    datasets: tuple[tuple[str, str, str], ...] = ()
-    curve: tuple[Mapping[str, float], ...] = ()
-    files: tuple[Path, ...] = ()
-    git: str = ""
-    created: float = 0.0
-    seconds: float = 0.0
-    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,13 +37,13 @@ class Link:
 
 def sync(
     table: str, title: str, scale: str, rows: Sequence[Row], relations: Sequence[RelationVerdict],
-    store_root: Path, partial: bool = False, pictures: Mapping[str, str] | None = None,
+    store_root: Path, partial: bool = False, pictures: Callable[[], Mapping[str, str]] = dict,
 ) -> Link:  # fmt: skip
     """Bring the experiment `<table> (<scale>)` to what `rows` say, and return where it is.
 
     Rows that did not change keep their runs; a changed one is deleted and written anew, one that is not
     among `rows` deleted, unless they are only a `partial` table. A run above them has the table of all claims,
-    the counts of verdicts, and `pictures`, SVG by name. When nothing changed since the sync that
+    the counts of verdicts, and what `pictures` gives, SVG by name. When nothing changed since the sync that
     `mlflow.synced.json` tells of, MLflow is not imported. Where it cannot be written, the link says why.
     """
     store_root = store_root.resolve()
@@ -100,6 +60,7 @@ def sync(
         "repro.table": table,
         "mlflow.note.content": "\n".join([title, "", *said]),
         "mlflow.experimentKind": "custom_model_development",  # without it the page asks each visitor
+        "mlflow.sharedViewState.repro": json.dumps(view(rows)),
     }
     own = None if uri.startswith("http") else (store_root / "mlartifacts").as_uri()
     here = f"{socket.gethostname()}:{store_root}"
@@ -113,7 +74,7 @@ def sync(
             for key in sorted(new):
                 runs[key] = _write(client, experiment, found[key], common | {"repro.digest": wanted[key]})
             parent = runs.pop(_PARENT, "")  # kept where only a part of the table was run
-            parent = parent or _write_parent(client, experiment, title, rows, common, pictures or {})
+            parent = parent or _write_parent(client, experiment, title, rows, common, pictures())
             for run in runs.values():
                 client.set_tag(run, "mlflow.parentRunId", parent)
             synced = _synced(store_root) | {place: [total, experiment]}
@@ -167,23 +128,6 @@ def _digest(data: Any) -> str:
     return digest([_LAYOUT, json.loads(json.dumps(data, default=str))])
 
 
-def legal(name: str) -> str:
-    """A name as one part of an MLflow key, which takes letters, digits, `_`, `-`, `.` and space."""
-    return re.sub(r"[^\w.\- ]", "_", name)
-
-
-def names(row: Row) -> list[str]:
-    """What each entry's metrics are called: by its quantity, or where entries share one by its column."""
-    quantities = [e.quantity for e in row.entries]
-    found: list[str] = []
-    for e in row.entries:
-        name = legal(e.quantity if quantities.count(e.quantity) == 1 else e.column)
-        while name in found:
-            name += "_"
-        found.append(name)
-    return found
-
-
 def _write_parent(
     client: Any, experiment: str, title: str, rows: Sequence[Row], tags: dict[str, str], pictures: Mapping[str, str]
 ) -> str:
@@ -200,8 +144,6 @@ def _write_parent(
     client.log_table(parent, columns, "claims.json")
     for name, svg in pictures.items():
         client.log_text(parent, svg, f"{name}.svg")
-    shown = view(rows) | {"runsExpanded": {parent: True}}
-    client.set_experiment_tag(experiment, "mlflow.sharedViewState.repro", json.dumps(shown))
     client.set_terminated(parent, "FINISHED", start)
     return str(parent)
 
@@ -220,7 +162,7 @@ def _write(client: Any, experiment: str, row: Row, tags: dict[str, str]) -> str:
         tags |= {f"{name}/verdict": e.verdict, f"{name}/printed": printed, f"{name}/reason": e.reason}
         # A word where a number is wanting, so that the page shows the column, and why it is bare.
         words = {"claimed": printed or "nothing", "measured": e.measured or e.verdict, "delta": e.verdict}
-        for part in _PARTS:
+        for part in PARTS:
             if isinstance(value := getattr(e, part), int | float):
                 numbers[f"{name}/{part}"] = value
             else:
@@ -277,18 +219,3 @@ def _clear(client: Any, experiment: str, wanted: Mapping[_Key, str], partial: bo
             client.delete_logged_model(model.model_id)
         client.delete_run(run.info.run_id)
     return kept
-
-
-def view(rows: Sequence[Row]) -> dict[str, Any]:
-    """The state of MLflow's table of runs: the paper's order, and claimed, measured, delta side by side."""
-    cells = [cell for row in rows for cell in zip(names(row), row.entries, strict=True)]
-    numeric = {f"{n}/{part}" for n, e in cells for part in _PARTS if isinstance(getattr(e, part), int | float)}
-    quantities = list(dict.fromkeys(n for n, _ in cells))
-    keys = [f"{n}/{part}" for n in quantities for part in _PARTS]
-    columns = [f"{'metrics' if k in numeric else 'tags'}.`{k}`" for k in keys]
-    columns += [f"tags.`{n}/verdict`" for n in quantities] + ["params.`seed`"]
-    return {
-        "orderByKey": "metrics.`row`", "orderByAsc": True, "searchFilter": "", "startTime": "ALL",
-        "selectedColumns": columns, "columnOrder": ["tags.`mlflow.runName`", *columns],
-        "columnWidths": {c: 50 + 7 * len(c) for c in columns},
-    }  # fmt: skip

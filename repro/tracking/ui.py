@@ -72,7 +72,8 @@ def _links(store_root: Path, uri: str, base: str) -> str:
             if "repro.table" not in e.tags:
                 continue
             lines += [e.name, f"  table    {page(base, e.experiment_id)}"]
-            runs = client.search_runs([e.experiment_id], max_results=25, order_by=["metrics.row ASC"])
+            found = client.search_runs([e.experiment_id], max_results=26, order_by=["metrics.row ASC"])
+            runs = [r for r in found if "row" in r.data.metrics]  # without the run above them
             if 1 < len(runs) <= 24:  # more make the link too long to be shown, and its page slow (mlflow#21841)
                 ids = quote(json.dumps([r.info.run_id for r in runs], separators=(",", ":")), safe=",")
                 query = f"runs={ids}&experiments={quote(json.dumps([e.experiment_id]))}&workflowType=machine_learning"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from .fit import colours_of, fit
-from .parallel import Group
+from .parallel import Group, reading_workers
 from .settings import settings
-from .stream import reading_workers
 
 __all__ = ["Group", "colours_of", "fit", "reading_workers", "settings"]

@@ -36,8 +36,8 @@ class Sampler:
     `flip` is the probability of a mirrored crop; `colour` the standard deviation of AlexNet's shift
     along the principal components of the training set's RGB, pixels from 0 to 1 (AlexNet, Section
     4.1). Every draw depends on (seed, epoch, image index) alone. Source: VGG, Section 3.1.
-    The images are framed by `pad` pixels. The training ends after `limit` batches where that is not 0.
-    `together` images go through the net at once, or else the batch in so many `parts` a process.
+    Images are framed by `pad` pixels. `limit` batches end the training, `together` images pass the net at once;
+    0 is all.
     """
 
     images: int
@@ -51,19 +51,17 @@ class Sampler:
     pad: int = 0
     limit: int = 0
     together: int = 0
-    parts: int = 1
 
     @classmethod
     def of(cls, spec: Mapping[str, Any], images: int) -> Sampler:
         """That of a job. `spec["S"]` is one scale or the two ends of a range, taken by `augment.step` pixels."""
-        recipe, S = Recipe.of(spec["recipe"]), spec["S"]
-        augment, limit = recipe.augment, recipe.iterations
-        sizes = tuple(range(min(S), max(S) + 1, augment.step)) if augment.crop != "whole" else (spec["input"],)
-        epochs = math.ceil(limit / math.ceil(images / recipe.batch)) if limit and images else recipe.epochs
-        order = images, recipe.batch, epochs, spec.get("seed", 0)
+        recipe, S, crop = Recipe.of(spec["recipe"]), spec["S"], spec["input"]
+        augment, limit, batch = recipe.augment, recipe.iterations, recipe.batch
+        sizes = (crop,) if augment.crop == "whole" else tuple(range(min(S), max(S) + 1, augment.step))
+        epochs = math.ceil(limit / math.ceil(images / batch)) if limit and images else recipe.epochs
         pad = augment.pad if augment.crop == "pad" else 0
-        slices = recipe.bn_batch, recipe.accumulate
-        return cls(*order, sizes, spec["input"], augment.flip, augment.colour, pad, limit, *slices)
+        order = images, batch, epochs, spec.get("seed", 0)
+        return cls(*order, sizes, crop, augment.flip, augment.colour, pad, limit, recipe.bn_batch)
 
     @property
     def per_epoch(self) -> int:
@@ -72,7 +70,6 @@ class Sampler:
 
     @property
     def iterations(self) -> int:
-        """Batches of all epochs."""
         return self.limit or self.epochs * self.per_epoch
 
     def order(self, epoch: int) -> list[np.ndarray]:
@@ -82,64 +79,50 @@ class Sampler:
         return batches[: self.iterations - epoch * self.per_epoch]
 
     def slices(self, batch: np.ndarray, rank: int = 0, size: int = 1) -> list[tuple[int, np.ndarray]]:
-        """What one of `size` processes takes of a batch: parts that go through the net together, each numbered.
-
-        The parts of all processes are those that one process would take, where `together` is given.
-        """
-        together = self.together or -(-len(batch) // (self.parts * size))
+        """Of a batch what one of `size` processes takes: numbered parts, the same for any `size`."""
+        together = self.together or len(batch)
         parts = np.array_split(batch, range(together, len(batch), together))
         return [(int(i), parts[i]) for i in np.array_split(np.arange(len(parts)), size)[rank]]
 
-    def uniforms(self, epoch: int) -> np.ndarray:
-        """A row an image, each from 0 to 1: for S, for top and left of the crop, for the flip."""
-        return self._stream(epoch, 0).random((self.images, 4))
+    def uniforms(self, epoch: int, image: int | None = None) -> np.ndarray:
+        """A row an image, each from 0 to 1: for S, for top and left of the crop, for the flip; or one image's row."""
+        return self._stream(epoch, 0, image or 0).random(4 if image is not None else (self.images, 4))
 
     def draws(self, epoch: int) -> tuple[np.ndarray, ...]:
-        """A row an image: S, top and left of the crop on the square image of side S, mirrored or not, alpha (3)."""
+        """A row an image: S, top and left of the crop on the square image of side S, mirrored or not."""
         scale, top, left, flip = self.uniforms(epoch).T
         S = np.asarray(self.sizes)[(scale * len(self.sizes)).astype(np.int64)]
         places = S + 2 * self.pad - self.crop + 1
-        return S, (top * places).astype(np.int64), (left * places).astype(np.int64), flip < self.flip, self.alpha(epoch)
+        return S, (top * places).astype(np.int64), (left * places).astype(np.int64), flip < self.flip
 
-    def alpha(self, epoch: int) -> np.ndarray:
-        """A row an image: its shift along each of the three components of colour."""
-        return self._stream(epoch, 1).standard_normal((self.images, 3)) * self.colour
+    def offsets(self, epoch: int, mean: np.ndarray, shift: np.ndarray) -> Tensor:
+        """What is added to the pixels (0..255) of each image, (N, 3): its colour, drawn, less the mean."""
+        alpha = self._stream(epoch, 1).standard_normal((self.images, 3)) * self.colour
+        return torch.from_numpy((alpha @ shift.T * 255 - mean).astype(np.float32))
 
-    def _stream(self, epoch: int, kind: int) -> np.random.Generator:
+    def _stream(self, epoch: int, kind: int, image: int = 0) -> np.random.Generator:
         """Uniforms, normals and the order have a stream each, so that a row never depends on their number."""
-        return np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[0, 0, 0, kind]))
+        return np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[image, 0, 0, kind]))
 
 
 class Arrays:
-    """Batches of images in memory, rescaled once to each S as uint8; `shift` (3, 3) maps alpha to a shift of RGB."""
+    """Batches of images in memory, rescaled once to each S as uint8; `shift` (3, 3) maps draws to a shift of RGB."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, sampler: Sampler, mean: np.ndarray, shift: np.ndarray):
         self.sampler, self.mean, self.shift = sampler, mean, shift
         self.labels = torch.from_numpy(labels.astype(np.int64))
         whole = images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=3)
-        self.pyramid = {S: frame(rescale(whole, S), sampler.pad, mean) for S in sampler.sizes}
+        self.pyramid = {S: rescale(whole, S, sampler.pad, mean) for S in sampler.sizes}
 
     def epoch(self, epoch: int, parts: Iterable[np.ndarray]) -> Iterator[Batch]:
         """A batch for each of `parts`, the numbers of its images."""
-        S, top, left, flip, alpha = self.sampler.draws(epoch)
+        S, top, left, flip = self.sampler.draws(epoch)
         side, pyramid = self.sampler.crop, self.pyramid
-        offset = offsets(alpha, self.shift, self.mean)
+        offset = self.sampler.offsets(epoch, self.mean, self.shift)
         for index in parts:
             crops = np.stack([pyramid[S[i]][i, top[i] : top[i] + side, left[i] : left[i] + side] for i in index])
             crops[flip[index]] = crops[flip[index], :, ::-1]
             yield Batch(torch.from_numpy(crops), offset[index], self.labels[index])
-
-
-def offsets(alpha: np.ndarray, shift: np.ndarray, mean: np.ndarray) -> Tensor:
-    """What is added to the pixels (0..255) of each image: (N, 3) float32."""
-    return torch.from_numpy((alpha @ shift.T * 255 - mean).astype(np.float32))
-
-
-def colours(covariance: np.ndarray) -> np.ndarray:
-    """The (3, 3) map of a covariance of RGB: its components times their variances (AlexNet, Section 4.1)."""
-    values, vectors = np.linalg.eigh(covariance)
-    shift: np.ndarray = vectors * values
-    return shift
 
 
 def statistics(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -154,24 +137,17 @@ def statistics(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return mean, (products / pixels - np.outer(mean, mean)) / 255**2
 
 
-def frame(images: np.ndarray, pad: int, mean: np.ndarray) -> np.ndarray:
-    """Images (N, H, W, 3) with `pad` pixels of the mean colour on each side: zero to the net (ResNet, Section 4.2)."""
-    if not pad:
-        return images
-    N, H, W, _ = images.shape
-    out = np.empty((N, H + 2 * pad, W + 2 * pad, 3), np.uint8)
-    out[:] = mean.round().astype(np.uint8)
-    out[:, pad:-pad, pad:-pad] = images
-    return out
+def rescale(images: np.ndarray, S: int, pad: int = 0, mean: np.ndarray | float = 0) -> np.ndarray:
+    """Square images (N, H, H, 3) uint8 rescaled to side S: bilinear with antialias, rounded to uint8.
 
-
-def rescale(images: np.ndarray, S: int) -> np.ndarray:
-    """Square images (N, H, H, 3) uint8 rescaled to side S: bilinear with antialias, rounded to uint8."""
-    if images.shape[1] == S:
+    They are framed by `pad` pixels of the mean colour, which is zero to the net (ResNet, Section 4.2).
+    """
+    if images.shape[1] == S and not pad:
         return images
-    out = np.empty((len(images), S, S, 3), np.uint8)
+    out = np.empty((len(images), S + 2 * pad, S + 2 * pad, 3), np.uint8)
+    out[:] = np.round(mean)
     for start in range(0, len(images), 256):
         x = torch.from_numpy(images[start : start + 256]).permute(0, 3, 1, 2).to(torch.float32)
         x = F.interpolate(x, size=(S, S), mode="bilinear", antialias=True).round().to(torch.uint8)
-        out[start : start + 256] = x.permute(0, 2, 3, 1).numpy()
+        out[start : start + 256, pad : pad + S, pad : pad + S] = x.permute(0, 2, 3, 1).numpy()
     return out

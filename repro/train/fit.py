@@ -17,17 +17,18 @@ from scipy.special import bdtr
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..data import ImageSet, Unreadable
+from ..data import ImageSet, Unreadable, stream
 from ..errors import JobError
 from ..fields import Recipe
 from ..files import write_whole
-from .augment import Arrays, Sampler, colours, statistics
-from .parallel import Group, check_divisible
+from .augment import Arrays, Sampler, statistics
+from .parallel import Group, reading_workers
 from .recipe import Initialiser, copy_weights, set_dropout
 from .run import Run
 
 SAMPLE = 10_000  # images, evenly spaced, that the colours of a larger set read from files are taken from
 MINUTES = float(os.environ.get("REPRO_CHECKPOINT_MINUTES", "10"))  # between two checkpoints within an epoch
+ALONE = Group()
 
 
 def fit(
@@ -37,85 +38,88 @@ def fit(
     out: Path,
     validate: Callable[[nn.Module], float],
     start: Mapping[str, Tensor] | None = None,
-    group: Group | None = None,
+    group: Group = ALONE,
     val_images: int | None = None,
-    minutes: float = MINUTES,
 ) -> dict[str, Any]:
     """Train `net` by `spec["recipe"]` and write `weights.safetensors` and `log.jsonl` into `out`.
 
     `validate` gives the error of a net in percent, `val_images` of how many images; `start` holds
     what `spec["copy"]` names. A line of the log is an epoch; its training error is that of the
     augmented images as they were seen, `wait` the share of the time in which nothing was done for want of images.
-    `checkpoint.pt`, written after each epoch and every so many `minutes`, lets a training that was killed go on to
+    `checkpoint.pt`, written after each epoch and every MINUTES, lets a training that was killed go on to
     the same bits. Returns val_error and train_error in percent, epochs, loss. Raises JobError, final, for
     a loss that is no number or far above chance, and for a net that has not learnt.
 
     Several processes (`group`) train as one does, each on its part of every batch: to rounding, for gradients are
-    added in another order. That cannot be so where what an image does depends on those beside it (BN, mixup) or on
-    a common generator (dropout), unless the recipe's `bn_batch` fixes which go through the net together: then
-    the generator is set anew for each such part, and running statistics follow one another as in one process.
-    Measured after 9 batches of 16 images in two processes and in one, on a net of three layers, the largest
-    difference as a share of a tensor's largest weight: 2e-7 without BN and dropout; 1.0 with BN over 8 images
-    in place of 16, 0.35 with dropout, which is why such are refused; 7e-8 with both and `bn_batch` 8.
+    added in another order. They ask for the recipe's `bn_batch`, the images that pass the net together: BN and mixup
+    look no further, dropout draws anew for each such part, running statistics move by the mean over the parts.
+    Measured after 9 batches of 16 in two processes and in one, on three layers, the largest difference as a share of
+    a tensor's largest weight: 2e-7 without BN and dropout, 7e-8 with both and `bn_batch` 8, and without `bn_batch`
+    1.0 with BN (over 8 images in place of 16) and 0.35 with dropout.
     """
-    recipe, seed, group = Recipe.of(spec["recipe"]), spec["seed"], group or Group()
+    recipe, seed = Recipe.of(spec["recipe"]), spec["seed"]
     with _numerics(recipe):
         sampler = Sampler.of(spec, len(images.labels))
         Initialiser.of(recipe.init)(net, seed)
         if start is not None:
             copy_weights(net, start, spec["copy"])
         set_dropout(net, recipe.dropout)
-        check_divisible(net, group, recipe.bn_batch, recipe.mixup > 0)
+        if group.size > 1 and not recipe.bn_batch:
+            raise JobError(
+                "the result would depend on the number of processes; say in the recipe how many images pass the net "
+                "together, e.g. -o recipe.bn_batch=32, or train with one process"
+            )
         mean, shift = colours_of(images, spec["recipe"], out, group)
-        batches = _batches(images, sampler, recipe, mean, shift, group)
+        batches: Any
+        pixels, augment = getattr(images, "images", None), recipe.augment
+        if pixels is None or augment.crop == "area" or augment.jitter or augment.randaugment:
+            from .stream import Stream
+
+            batches = Stream(images, sampler, augment, mean, shift)
+        else:
+            batches = Arrays(pixels, images.labels, sampler, mean, shift)
         run = Run(net, batches, recipe, spec["classes"], seed, group)
         run.resume(out)
         while len(run.log) < sampler.epochs:
-            line = run.epoch(out, minutes)
+            line = run.epoch(out, MINUTES)
             begun = time.perf_counter()
             run.kept.eval()
             line["val_error"] = float(validate(run.kept))
             if isinstance(run.schedule, ReduceLROnPlateau):
                 run.schedule.step(line["val_error"])
             line["seconds"] = round(line["seconds"] + time.perf_counter() - begun, 3)
-            run.end_epoch(line, out)
-    log = run.log
-    last = log[-1]
-    check_learnt(last["val_error"], spec["classes"], recipe.bar, len(log), val_images)
+            run.log.append(line)
+            run.begin_epoch()
+            run.save(out)
+    last = run.log[-1]
+    if recipe.bar is not None:
+        check_learnt(last["val_error"], spec["classes"], recipe.bar, len(run.log), val_images)
     if group.rank == 0:
-        scale = json.dumps(recipe.scale)
-        _write_weights(run.kept, out / "weights.safetensors", {"mean": json.dumps(mean.tolist()), "scale": scale})
-    left_out = {"left_out": last["left_out"]} if "left_out" in last else {}
-    return {k: last[k] for k in ("val_error", "train_error", "loss")} | {"epochs": len(log)} | left_out
+        metadata = {"mean": json.dumps(mean.tolist()), "scale": json.dumps(recipe.scale)}
+        _write_weights(run.kept, out / "weights.safetensors", metadata)
+    return {k: last[k] for k in ("val_error", "train_error", "loss", "left_out") if k in last} | {
+        "epochs": len(run.log)
+    }
 
 
-def colours_of(images: ImageSet, recipe: Mapping[str, Any], out: Path, group: Group) -> tuple[np.ndarray, np.ndarray]:
-    """What is taken off the pixels (3,), and the map of draws to shifts of colour (3, 3).
+def colours_of(
+    images: ImageSet, recipe: Mapping[str, Any], out: Path, group: Group = ALONE
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is taken off the pixels (3,), and the map (3, 3) of draws to shifts of colour (AlexNet, Section 4.1).
 
     Of all images in memory, or of SAMPLE files; kept in `out`, so that going on does not read them again.
     """
-    path, count = out / "colours.json", len(images.labels)
+    path, in_memory = out / "colours.json", hasattr(images, "images")
     if group.rank == 0 and not path.exists():
-        found = statistics(_readable(images, count if hasattr(images, "images") else min(SAMPLE, count)))
+        last, count = len(images.labels) - 1, len(images.labels) if in_memory else min(SAMPLE, len(images.labels))
+        which = np.linspace(0, last, count).astype(int).tolist()
+        picked = stream(images, which, 0 if in_memory else reading_workers())
+        found = statistics(image for _, image in picked if not isinstance(image, Unreadable))
         write_whole(path, json.dumps([part.tolist() for part in found]))
-    mean, covariance = (np.array(v) for v in group.from_first(group.rank == 0 and json.loads(path.read_text())))
-    return np.array(recipe.get("mean") or mean), colours(covariance)
-
-
-def _readable(images: ImageSet, count: int) -> Iterator[np.ndarray]:
-    for i in np.linspace(0, len(images.labels) - 1, count).astype(int):
-        with contextlib.suppress(Unreadable):
-            yield images[i]
-
-
-def _batches(images: Any, sampler: Sampler, recipe: Recipe, mean: np.ndarray, shift: np.ndarray, group: Group) -> Any:
-    """From memory where the images are there and need no more than a window of them, else by `stream`."""
-    augment = recipe.augment
-    if hasattr(images, "images") and augment.crop != "area" and not (augment.jitter or augment.randaugment):
-        return Arrays(images.images, images.labels, sampler, mean, shift)
-    from .stream import Stream
-
-    return Stream(images, sampler, augment, mean, shift, group.device != "cpu")
+    group.sum(torch.zeros(1))  # all wait for the first
+    mean, covariance = (np.array(v) for v in json.loads(path.read_text()))
+    values, vectors = np.linalg.eigh(covariance)
+    return np.array(recipe.get("mean") or mean), vectors * values
 
 
 def check_learnt(error: float, classes: int, bar: float, epochs: int, images: int | None) -> None:
@@ -146,22 +150,16 @@ def _numerics(recipe: Recipe) -> Iterator[None]:
     """Deterministic arithmetic in full float32, or as the recipe says, on its threads; put back afterwards."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA asks for
     memory: Any = torch.utils.deterministic
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    wanted = {
-        (memory, "fill_uninitialized_memory"): False,  # costs time, and finds bugs that do not change a value here
-        (torch.backends.cudnn, "allow_tf32"): recipe.tf32,
-        (torch.backends.cuda.matmul, "allow_tf32"): recipe.tf32,
-        (torch.backends.cudnn, "benchmark"): recipe.cudnn_benchmark,
-    }
-    old = [getattr(*place) for place in wanted]
+    threads, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    fill, matmul = memory.fill_uninitialized_memory, torch.backends.cuda.matmul.allow_tf32
     torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(recipe.deterministic)
+    memory.fill_uninitialized_memory = False  # costs time, and finds bugs that do not change a value here
+    torch.backends.cuda.matmul.allow_tf32 = recipe.tf32
     try:
-        for place, value in wanted.items():
-            setattr(*place, value)
-        yield
+        with torch.backends.cudnn.flags(True, recipe.cudnn_benchmark, 10, recipe.deterministic, recipe.tf32):
+            yield
     finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
-        for place, was in zip(wanted, old, strict=True):
-            setattr(*place, was)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(exact)
+        memory.fill_uninitialized_memory, torch.backends.cuda.matmul.allow_tf32 = fill, matmul

@@ -9,23 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
-from torch.optim.lr_scheduler import (
-    CosineAnnealingLR,
-    LambdaLR,
-    LinearLR,
-    LRScheduler,
-    MultiStepLR,
-    OneCycleLR,
-    ReduceLROnPlateau,
-    SequentialLR,
-)
+from torch import Tensor, nn, optim
+from torch.optim import lr_scheduler as rates
 
 from ..errors import JobError
-from ..fields import Init, Schedule
-from ..fields import Optimizer as Words
-from .augment import Sampler
+from ..fields import Init, Optimizer, Schedule
 
 
 @dataclass(frozen=True)
@@ -53,19 +41,17 @@ class Initialiser:
         random, layers = torch.Generator().manual_seed(seed), dict(net.named_modules())
         if unknown := [name for name in self.ones if name not in layers]:
             raise JobError(f"init: the net has no layer {unknown[0]!r} whose biases could be one", final=True)
-        with torch.no_grad():
-            for name, layer in layers.items():
-                if isinstance(layer, nn.Conv2d | nn.Linear):
-                    self._draw(layer.weight, random)
-                    if layer.bias is not None:
-                        layer.bias.fill_(1.0 if name in self.ones else self.bias)
+        for name, layer in layers.items():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.weight.data.copy_(self._drawn(layer.weight, random))
+                if layer.bias is not None:
+                    layer.bias.data.fill_(1.0 if name in self.ones else self.bias)
 
-    def _draw(self, weight: Tensor, random: torch.Generator) -> None:
+    def _drawn(self, weight: Tensor, random: torch.Generator) -> Tensor:
         if self.name == "xavier":
-            weight.copy_(nn.init.xavier_uniform_(torch.empty(weight.shape), generator=random))
-            return
+            return nn.init.xavier_uniform_(torch.empty(weight.shape), generator=random)
         std = self.std if self.std is not None else math.sqrt(2 / ((1 + self.slope**2) * weight[0].numel()))
-        weight.copy_(torch.empty(weight.shape).normal_(0, std, generator=random))
+        return torch.empty(weight.shape).normal_(0, std, generator=random)
 
 
 def copy_weights(net: nn.Module, start: Mapping[str, Tensor], words: Sequence[str]) -> None:
@@ -93,41 +79,28 @@ def _named(word: str, start: Mapping[str, Tensor]) -> list[str]:
     return [n for n in start if n.startswith(taken)]
 
 
-def optimizer(net: nn.Module, words: Mapping[str, Any] | Words) -> Optimizer:
+def optimizer(net: nn.Module, words: Mapping[str, Any] | Optimizer) -> optim.Optimizer:
     """The recipe's optimiser, torch's or for `rmsprop-tf` timm's; weight decay acts on all but `no_decay`."""
-    w = Words.model_validate(words)
-    common: dict[str, Any] = {"lr": w.lr, "weight_decay": w.weight_decay}
-    groups = _groups(net, w.no_decay) if w.no_decay else net.parameters()
-    kind: Any
-    if w.name == "sgd":
-        kind, common = SGD, common | {"foreach": True, "momentum": w.momentum, "nesterov": w.nesterov}
-    elif w.name in ("adam", "adamw"):
-        kind, common = (Adam if w.name == "adam" else AdamW), common | {"betas": tuple(w.betas), "eps": w.eps}
-    else:
-        kind, common = RMSprop, common | {"alpha": w.alpha, "eps": w.eps, "momentum": w.momentum}
+    w = Optimizer.model_validate(words)
+    kind: Any = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop}.get(w.name)
     if w.name == "rmsprop-tf":
-        from timm.optim import RMSpropTF
-
-        kind = RMSpropTF
-    built: Optimizer = kind(groups, **common)
-    return built
-
-
-def _groups(net: nn.Module, without: Sequence[str]) -> list[dict[str, Any]]:
-    """The parameters that decay, and those that do not: of normalisations, biases, or both."""
-    free: list[nn.Parameter] = []
-    decayed: list[nn.Parameter] = []
+        from timm.optim import RMSpropTF as kind  # type: ignore[no-redef]
+    used = {"sgd": ("momentum", "nesterov"), "rms": ("alpha", "eps", "momentum"), "ada": ("betas", "eps")}[w.name[:3]]
+    options = {name: getattr(w, name) for name in ("lr", "weight_decay", *used)}
+    free = {}
     for layer in net.modules():
         norm = "norm" in type(layer).__name__.lower()
         for name, p in layer.named_parameters(recurse=False):
-            kept_out = ("norms" in without and norm) or ("biases" in without and name.endswith("bias") and not norm)
-            (free if kept_out else decayed).append(p)
-    return [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+            free[p] = ("norms" if norm else name.replace("bias", "biases")) in w.no_decay
+    groups: list[dict[str, Any]] = [{"params": [p for p in free if not free[p]]}]
+    groups.append({"params": [p for p in free if free[p]], "weight_decay": 0.0})
+    built: optim.Optimizer = kind(groups, **options, **({"foreach": True} if w.name == "sgd" else {}))
+    return built
 
 
 def schedule(
-    optimizer: Optimizer, words: Mapping[str, Any] | Schedule, batches: int, per_epoch: int = 1
-) -> LRScheduler | ReduceLROnPlateau:
+    optimizer: optim.Optimizer, words: Mapping[str, Any] | Schedule, batches: int, per_epoch: int = 1
+) -> rates.LRScheduler | rates.ReduceLROnPlateau:
     """The schedule of the rate over `batches`, all batches of the training; an epoch has `per_epoch`.
 
     Plateau, stepped after each epoch: when `patience` epochs have passed since the best validation
@@ -138,27 +111,26 @@ def schedule(
     w, rate = Schedule.model_validate(words), optimizer.param_groups[0]["lr"]
     if w.name == "plateau":
         lowest = rate * w.factor**w.drops
-        return ReduceLROnPlateau(optimizer, "min", w.factor, w.patience - 1, threshold=0, min_lr=lowest, eps=0)
+        return rates.ReduceLROnPlateau(optimizer, "min", w.factor, w.patience - 1, threshold=0, min_lr=lowest, eps=0)
     if w.name == "one-cycle":
         # One more than the batches: torch steps after the last one as well.
-        return OneCycleLR(optimizer, max_lr=rate, total_steps=batches + 1, pct_start=w.warmup, cycle_momentum=False)
+        return rates.OneCycleLR(optimizer, rate, batches + 1, pct_start=w.warmup, cycle_momentum=False)
     warm = w.warmup_steps or round(w.warmup_epochs * per_epoch)
     unit, left = (per_epoch if w.unit == "epochs" else 1), max(1, batches - warm)
-    flat = w.warmup_shape == "constant"
-    main: LRScheduler
+    main: rates.LRScheduler
     if w.name == "cosine":
-        main = CosineAnnealingLR(optimizer, left, eta_min=w.end * rate)
+        main = rates.CosineAnnealingLR(optimizer, left, eta_min=w.end * rate)
     elif w.name == "linear":
-        main = LinearLR(optimizer, 1.0, w.end, left)
+        main = rates.LinearLR(optimizer, 1.0, w.end, left)
     elif w.name == "polynomial":
-        main = LambdaLR(optimizer, lambda i: w.end + (1 - w.end) * max(0.0, 1 - i / left) ** w.power)
+        main = rates.LambdaLR(optimizer, lambda i: w.end + (1 - w.end) * max(0.0, 1 - i / left) ** w.power)
     else:
         every = [w.every * i for i in range(1, math.ceil(batches / unit / w.every))] if w.name == "exponential" else []
-        main = MultiStepLR(optimizer, [round(m * unit) - warm for m in w.milestones + every], w.factor)
+        main = rates.MultiStepLR(optimizer, [round(m * unit) - warm for m in w.milestones + every], w.factor)
     if not warm:
         return main
-    first = LambdaLR(optimizer, lambda i: w.warmup_from + (0 if flat else (1 - w.warmup_from) * min(1.0, i / warm)))
-    return SequentialLR(optimizer, [first, main], [warm])
+    slope = (1 - w.warmup_from) * (w.warmup_shape == "linear") / warm
+    return rates.SequentialLR(optimizer, [rates.LambdaLR(optimizer, lambda i: w.warmup_from + slope * i), main], [warm])
 
 
 def set_dropout(net: nn.Module, probability: float | str) -> None:
@@ -166,41 +138,3 @@ def set_dropout(net: nn.Module, probability: float | str) -> None:
     for layer in net.modules():
         if isinstance(layer, nn.Dropout) and not isinstance(probability, str):
             layer.p = probability
-
-
-def settings(spec: Mapping[str, Any], net: nn.Module, images: int = 1_281_167) -> dict[str, Any]:
-    """What a training would really use, read from the objects that `fit` builds and not from the recipe.
-
-    `images` is the size of the training set (ImageNet's). `S` is the smallest and the largest
-    scale that can be drawn; `init.variance` is None where it depends on the layer.
-    """
-    recipe, sampler = spec["recipe"], Sampler.of(spec, images)
-    initialiser = Initialiser.of(recipe["init"])
-    set_dropout(net, recipe["dropout"])
-    built = optimizer(net, recipe["optimizer"])
-    rates, group = schedule(built, recipe["schedule"], sampler.iterations), built.param_groups[0]
-    drops, factor = 0, 1.0
-    if isinstance(rates, ReduceLROnPlateau):
-        factor = rates.factor
-        drops = round(math.log(rates.min_lrs[0] / group["lr"], factor))
-    dropout = {layer.p for layer in net.modules() if isinstance(layer, nn.Dropout)}
-    return {
-        "optimizer.lr": group.get("max_lr", group["lr"]),
-        "optimizer.momentum": group["momentum"],
-        "optimizer.nesterov": group["nesterov"],
-        "optimizer.weight_decay": group["weight_decay"],
-        "batch": sampler.batch,
-        "epochs": sampler.epochs,
-        "iterations": sampler.iterations,
-        "schedule.drops": drops,
-        "schedule.factor": factor,
-        "dropout": dropout.pop() if len(dropout) == 1 else sorted(dropout),
-        "init.variance": None if initialiser.std is None else round(initialiser.std**2, 15),
-        "init.bias": initialiser.bias,
-        "crop": sampler.crop,
-        "flip": sampler.flip,
-        "colour": sampler.colour,
-        "S": sorted({sampler.sizes[0], sampler.sizes[-1]}),
-        "classes": [layer for layer in net.modules() if isinstance(layer, nn.Linear)][-1].out_features,
-        "start.copy": spec["copy"],
-    }

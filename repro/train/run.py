@@ -20,10 +20,10 @@ from ..errors import JobError
 from ..fields import Recipe
 from ..files import write_whole
 from .augment import Batch
-from .parallel import Group, statistics
+from .parallel import Group, flat, put, statistics
 from .recipe import optimizer, schedule
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PLACE = ("log", "done", "seconds", "wait", "rate", "generators", "total")  # where a training stands in its epochs
 
 
 class Run:
@@ -35,16 +35,20 @@ class Run:
         self.net = net.to(self.device).to(memory_format=self.memory)
         self.forward = torch.compile(net) if recipe.compile else net
         self.batches, self.recipe, self.classes, self.seed = batches, recipe, classes, seed
-        sampler = batches.sampler
         self.optimizer = optimizer(net, recipe.optimizer)
+        sampler = batches.sampler
         self.schedule = schedule(self.optimizer, recipe.schedule, sampler.iterations, sampler.per_epoch)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.dtype == "float16")
-        self.parts: dict[str, Any] = {"model": net, "optimizer": self.optimizer, "schedule": self.schedule}
+        self.parts: dict[str, Any] = {
+            "model": net,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "scaler": self.scaler,
+        }
         self.average: AveragedModel | None = None
         if recipe.ema or recipe.polyak is not None:
             rule: Any = get_ema_multi_avg_fn(recipe.ema) if recipe.ema else None  # type: ignore[no-untyped-call]
             self.average = self.parts["average"] = AveragedModel(net, multi_avg_fn=rule, use_buffers=True)
-        self.parts["scaler"] = self.scaler
         self.mixup: Any = None
         if recipe.mixup:
             from torchvision.transforms.v2 import MixUp
@@ -52,11 +56,10 @@ class Run:
             self.mixup = MixUp(alpha=recipe.mixup, num_classes=classes)
         self.scale = recipe.scale if isinstance(recipe.scale, float) else torch.tensor(recipe.scale).to(self.device)
         self.log: list[dict[str, Any]] = []
-        self._at_the_beginning()
+        self.begin_epoch()
 
-    def _at_the_beginning(self) -> None:
-        self.done, self.seconds, self.wait = 0, 0.0, 0.0
-        self.rate = self.optimizer.param_groups[0]["lr"]
+    def begin_epoch(self) -> None:
+        self.done, self.seconds, self.wait, self.rate = 0, 0.0, 0.0, self.optimizer.param_groups[0]["lr"]
         self.generators: list[torch.Tensor] = []
         # The losses' sum, wrong answers, images, and images that could not be read: of this process, and of all.
         self.sums = self.total = torch.zeros(4, dtype=torch.float64, device=self.device)
@@ -67,16 +70,17 @@ class Run:
         return self.average.module if self.average is not None and self.average.n_averaged > 0 else self.net
 
     def epoch(self, out: Path, minutes: float) -> dict[str, Any]:
-        """One pass over the training set, or the rest of it, and its line of the log. Raises JobError for NaN."""
+        """One pass over the training set, or the rest of it, and its line of the log. Raises JobError."""
         epoch, sampler, group = len(self.log), self.batches.sampler, self.group
         self.net.train()
         order = sampler.order(epoch)
-        steps = [(len(batch), sampler.slices(batch, group.rank, group.size)) for batch in order][self.done :]
+        steps = [(len(batch), sampler.slices(batch, group.rank, group.size)) for batch in order[self.done :]]
         feed = self.batches.epoch(epoch, [index for _, parts in steps for _, index in parts])
         # For dropout: a resumed epoch draws the same, and no two epochs of any seeds share a state.
-        torch.manual_seed(_mixed(self.seed, epoch))
+        _seed(self.seed, epoch)
         if self.generators:
-            _set_generators(self.generators, self.device)
+            torch.set_rng_state(self.generators[0])
+            torch.cuda.set_rng_state_all(self.generators[1:])
         saved = mark = time.perf_counter()
         for size, parts in steps:
             self._step(epoch, size, parts, feed)
@@ -88,36 +92,46 @@ class Run:
                 if not math.isfinite(value := float(self.total[0])):
                     raise JobError(f"diverged: the loss is {value} in epoch {epoch + 1}", final=True)
                 if now - saved > 60 * minutes and self.done < len(order):
-                    self.generators = _generators(self.device)
+                    gpus = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+                    self.generators = [torch.get_rng_state(), *gpus]
                     self.save(out)
                     saved = time.perf_counter()
         loss, wrong, images, left_out = (float(v) for v in self.total)
         if not images:
             raise JobError("none of the training images can be read")
-        line = {"epoch": epoch, "lr": self.rate, "loss": loss / images, "train_error": 100 * wrong / images}
-        self._check(line["loss"])
+        loss, chance = loss / images, math.log(self.classes) * (1 + self.recipe.aux)
+        if self.log and loss > max(3 * chance, self.log[-1]["loss"]):
+            told = f"diverged: the loss is {loss:.3g} in epoch {epoch + 1}, that of guessing is {chance:.3g}"
+            raise JobError(told, final=True)
+        line = {"epoch": epoch, "lr": self.rate, "loss": loss, "train_error": 100 * wrong / images}
         line |= {"seconds": self.seconds, "images_per_second": round(images / self.seconds, 1)}
-        line["wait"] = round(self.wait / self.seconds, 4)
+        line |= {"wait": round(self.wait / self.seconds, 4)} | ({"left_out": int(left_out)} if left_out else {})
         if self.device.type == "cuda":
             line["gpu_memory_gb"] = round(torch.cuda.max_memory_allocated(self.device) / 2**30, 3)
-        return line | ({"left_out": int(left_out)} if left_out else {})
+        return line
 
     def _step(self, epoch: int, size: int, parts: list[tuple[int, np.ndarray]], feed: Iterator[Batch]) -> None:
         """One batch of `size` images, of which this process takes `parts`: gradients, weights, rate, average."""
         recipe, group = self.recipe, self.group
-        before = [t.clone() for t in statistics(self.net)] if group.size > 1 else []
+        running = statistics(self.net) if recipe.bn_batch else []
+        before, after = flat(running), torch.zeros_like(flat(running))
         self.optimizer.zero_grad()
         for number, _ in parts:
             begun = time.perf_counter()
             batch = next(feed)
             self.wait += time.perf_counter() - begun
             if recipe.bn_batch:
-                torch.manual_seed(_mixed(self.seed, epoch, self.done + 1, number + 1))
+                _seed(self.seed, epoch, self.done + 1, number + 1)
             if len(batch.labels):
-                self._backward(batch, len(batch.labels) / size)
+                self._backward(batch, size)
+            after += flat(running)
+            put(running, before)
+            for text in batch.left_out if epoch == 0 else ():
+                print(f"left out: {text}", flush=True)
             self.sums[3] += len(batch.left_out)
         group.add_gradients(self.net)
-        group.add_statistics(self.net, before)
+        if running:  # they move once a batch, by the mean over its parts, whatever process saw them
+            put(running, group.sum(after) / math.ceil(size / recipe.bn_batch))
         self.scaler.unscale_(self.optimizer)
         if recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip)
@@ -128,8 +142,8 @@ class Run:
         if self.average is not None and epoch >= (recipe.polyak or 0):
             self.average.update_parameters(self.net)
 
-    def _backward(self, batch: Batch, share: float) -> None:
-        """Gradients of a part that is such a `share` of the batch, on top of those that are there.
+    def _backward(self, batch: Batch, size: int) -> None:
+        """Gradients of a part of a batch of `size` images, on top of those that are there.
 
         An image that could not be read counts as one without a gradient: so it does in any number of processes.
         """
@@ -137,64 +151,35 @@ class Run:
         x = batch.pixels(self.scale, self.device).contiguous(memory_format=self.memory)
         y = batch.labels.to(self.device, non_blocking=True)
         x, target = self.mixup(x, y) if self.mixup else (x, y)
-        with torch.autocast(self.device.type, DTYPES[recipe.dtype], enabled=recipe.dtype != "float32"):
+        with torch.autocast(self.device.type, getattr(torch, recipe.dtype), enabled=recipe.dtype != "float32"):
             found = self.forward(x)
         logits, *others = (o.float() for o in (found if isinstance(found, tuple | list) else [found]))
         loss = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
-        if recipe.aux:
-            for other in others:
-                loss = loss + recipe.aux * F.cross_entropy(other, target, label_smoothing=recipe.label_smoothing)
-        self.scaler.scale(loss * share if share != 1 else loss).backward()  # type: ignore[no-untyped-call]
+        for other in others if recipe.aux else ():
+            loss = loss + recipe.aux * F.cross_entropy(other, target, label_smoothing=recipe.label_smoothing)
+        self.scaler.scale(loss if n == size else loss * (n / size)).backward()  # type: ignore[no-untyped-call]
         self.sums[0] += loss.detach().double() * n
         self.sums[1] += (logits.argmax(1) != y).sum()
         self.sums[2] += n
 
-    def _check(self, loss: float) -> None:
-        """Raise JobError where the loss has grown to three times that of guessing, after the first epoch."""
-        chance = math.log(self.classes) * (1 + self.recipe.aux)
-        if self.log and loss > max(3 * chance, self.log[-1]["loss"]):
-            told = f"diverged: the loss is {loss:.3g} in epoch {len(self.log) + 1}, that of guessing is {chance:.3g}"
-            raise JobError(told, final=True)
-
-    def end_epoch(self, line: dict[str, Any], out: Path) -> None:
-        """Take a finished line into the log, and write everything."""
-        self.log.append(line)
-        self._at_the_beginning()
-        self.save(out)
-
     def save(self, out: Path) -> None:
         """Write the log and the checkpoint, each whole or not at all, the checkpoint last; the first process does."""
-        if self.group.rank:
-            return
-        write_whole(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
-        state = {name: part.state_dict() for name, part in self.parts.items()}
-        state |= {name: getattr(self, name) for name in PLACE}
-        write_whole(out / "checkpoint.pt", lambda file: torch.save(state, file))
+        if self.group.rank == 0:
+            write_whole(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
+            state: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
+            state |= {name: getattr(self, name) for name in PLACE}
+            write_whole(out / "checkpoint.pt", lambda file: torch.save(state, file))
 
     def resume(self, out: Path) -> None:
         """Take up the checkpoint, if there is one."""
-        if not (out / "checkpoint.pt").exists():
-            return
-        state = torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-        for name in PLACE:
-            setattr(self, name, state[name])
-        self.sums = self.total.to(self.device) * (self.group.rank == 0)
+        if (out / "checkpoint.pt").exists():
+            state = torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            for name in PLACE:
+                setattr(self, name, state[name])
+            self.sums = self.total.to(self.device) * (self.group.rank == 0)
 
 
-PLACE = ("log", "done", "seconds", "wait", "rate", "generators", "total")  # where a training stands in its epochs
-
-
-def _mixed(*words: int) -> int:
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _generators(device: torch.device) -> list[torch.Tensor]:
-    return [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
-
-
-def _set_generators(states: list[torch.Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states[0])
-    if device.type == "cuda" and len(states) > 1:
-        torch.cuda.set_rng_state(states[1], device)
+def _seed(*words: int) -> None:
+    torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))

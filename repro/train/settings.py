@@ -25,11 +25,10 @@ _SCHEDULES = {"ReduceLROnPlateau": "plateau", "CosineAnnealingLR": "cosine", "Li
 def settings(spec: Mapping[str, Any], net: nn.Module, images: int = 1_281_167) -> dict[str, Any]:
     """The settings of a job by name, for a `net` on the meta device; `images` is the size of the training set.
 
-    `S` is the smallest and the largest scale that can be drawn; times are in iterations where the name does not say
-    epochs; what is not done is 0 or `none`. Without a recipe, what is told of the net alone.
+    Times are in iterations unless named otherwise; what is not done is 0 or `none`; no recipe leaves the net's own.
     """
-    linear = [layer.out_features for layer in net.modules() if isinstance(layer, nn.Linear)]
-    found = {**layers(net), "crop": spec["input"], "classes": linear[-1] if linear else None}
+    linear = [None, *(layer.out_features for layer in net.modules() if isinstance(layer, nn.Linear))]
+    found: dict[str, Any] = {**layers(net), "crop": spec["input"], "classes": linear[-1]}
     if not spec["recipe"]:
         return found
     recipe, sampler = Recipe.of(spec["recipe"]), Sampler.of(spec, images)
@@ -44,11 +43,11 @@ def settings(spec: Mapping[str, Any], net: nn.Module, images: int = 1_281_167) -
     free = {id(p) for g in run.optimizer.param_groups if not g["weight_decay"] for p in g["params"]}
     kinds = {type(m).__name__ for m in net.modules() for p in m.parameters(recurse=False) if id(p) in free}
     dropout = sorted({layer.p for layer in net.modules() if isinstance(layer, nn.Dropout)})
-    together = sampler.together or sampler.batch
     found |= {"optimizer": type(run.optimizer).__name__, "optimizer.no_decay": sorted(kinds) or "none"}
     found |= {"optimizer.betas": list(group.get("betas", ())), "clip": recipe.clip or 0, "aux": recipe.aux}
-    found |= {"batch": sampler.batch, "bn_batch": together, "replicas": sampler.batch // together}
-    found |= {"epochs": sampler.epochs, "iterations": sampler.iterations} | _rates(run.schedule, lr, sampler)
+    found |= {"batch": sampler.batch, "bn_batch": sampler.together or sampler.batch}
+    found |= {"replicas": sampler.batch // found["bn_batch"], **_rates(run.schedule, lr, sampler)}
+    found |= {"epochs": sampler.epochs, "iterations": sampler.iterations}
     found |= {"label_smoothing": recipe.label_smoothing, "mixup": run.mixup.alpha if run.mixup else 0} | _average(run)
     found |= {"dropout": dropout[0] if len(dropout) == 1 else dropout or 0, "start.copy": spec["copy"]}
     found |= {"init": init.name, "init.std": init.std, "init.variance": init.std and round(init.std**2, 15)}
@@ -80,7 +79,7 @@ def layers(net: nn.Module) -> dict[str, Any]:
                 value = value[0] if len(set(value)) == 1 else "x".join(map(str, value))
             values = by_class.setdefault(f"{type(layer).__name__}.{key}", [])
             values += [] if value in values else [value]
-            if name.count(".") < 2 and key != "after":
+            if name and name.count(".") < 2 and key != "after":
                 by_name[f"{name}.{key}"] = value
         before = before if list(layer.children()) else name.rpartition(".")[2]
     return by_name | {k: v[0] if len(v) == 1 else v for k, v in by_class.items()}
@@ -97,12 +96,11 @@ def _average(run: Run) -> dict[str, Any]:
 
 def _rates(rates: Any, lr: float, sampler: Sampler) -> dict[str, Any]:
     """What a schedule does to the rate `lr`: warm-up, drops, and the rate at the end."""
-    epoch, warm, low = max(1, sampler.per_epoch), 0, lr
+    epoch, warm, begin = max(1, sampler.per_epoch), 0, rates.optimizer.param_groups[0]["lr"]
     if isinstance(rates, SequentialLR):
-        (first, rates), (warm,) = rates._schedulers, rates._milestones
-        low = lr * (first.lr_lambdas[0](0) if hasattr(first, "lr_lambdas") else first.factor)
-    found = {"warmup": warm, "warmup_epochs": _short(warm / epoch), "warmup.lr": _short(low)}
-    found |= {"schedule": _SCHEDULES.get(type(rates).__name__, type(rates).__name__)}
+        (_, rates), (warm,) = rates._schedulers, rates._milestones
+    found: dict[str, Any] = {"warmup": warm, "warmup_epochs": _short(warm / epoch), "warmup.lr": _short(begin)}
+    found["schedule"] = _SCHEDULES.get(type(rates).__name__, type(rates).__name__)
     drops, factor, last = 0, 1.0, getattr(rates, "eta_min", lr * getattr(rates, "end_factor", 1.0))
     if isinstance(rates, ReduceLROnPlateau):
         last, factor = rates.min_lrs[0], rates.factor
@@ -111,6 +109,7 @@ def _rates(rates: Any, lr: float, sampler: Sampler) -> dict[str, Any]:
         at = sorted(m + warm for m in rates.milestones.elements())
         drops, factor, last = len(at), rates.gamma, lr * rates.gamma ** len(at)
         every = at[-1] / drops if at else 0
+        every *= all(abs(m - every * i) <= 1 for i, m in enumerate(at, 1))  # 0 where the steps are not alike
         found["schedule"] = "steps" if at else "constant"
         found |= {"schedule.every": _short(every / epoch), "schedule.every_images": _short(every * sampler.batch)}
         found |= {"schedule.milestones": at[:9], "schedule.milestone_epochs": [_short(m / epoch) for m in at[:9]]}
