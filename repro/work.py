@@ -193,8 +193,8 @@ def main(job_file: Path, out: Path) -> int:
     from .processes import die_with
 
     told = json.loads(job_file.read_text(encoding="utf-8"))
-    if "parent" in told:
-        die_with(told["parent"])
+    if "parent" in told or "RANK" in os.environ:  # torchrun itself leaves its processes behind when it is killed
+        die_with(told.get("parent", os.getppid()))
     job = Job(**told["job"])
     inputs = {digest: Path(path) for digest, path in told["inputs"].items()}
     try:

@@ -148,6 +148,7 @@ recipes:
     val: imagenet-1k-val
     val_view: centre
     batch: 20
+    bn_batch: 10
     epochs: 12
     optimizer: {name: adam, lr: 2e-3}
     schedule: {name: constant}

@@ -127,8 +127,7 @@ def open_set(name: str, cache: Path) -> ImageSet:
     """The images of a set; as `ensure` otherwise."""
     if name in DIGITS:
         return _digits(name, cache)[1]
-    images: ImageSet = _look_up(name, cache, lambda text: None)[1]()
-    return images
+    return _look_up(name, cache, lambda text: None)[1]()
 
 
 load = open_set
@@ -137,16 +136,12 @@ load = open_set
 def _look_up(
     name: str, cache: Path, say: Callable[[str], None] | None
 ) -> tuple[dict[str, Any], Callable[[], ImageSet]]:
-    """The facts of a set, and what opens it, by its index, which is made if need be, unless `say` is None."""
     reader, half, layout = known(name)
     if (root := root_of(name)) is None:
         raise JobError(f"{name} is not here; say where it lies with --data {name}=PATH or in repro.toml ({layout})")
-    from . import index
+    from .index import look_up
 
-    if (found := index.index(cache, reader, half, root, say)) is None:
-        raise JobError(f"{name} has not been indexed")
-    which = index.chosen(found, name, root)
-    return index.facts(found, which, reader), partial(index.images_of, found, which, name, reader, half, root)
+    return look_up(name, reader, half, root, cache, say)
 
 
 def _digits(name: str, cache: Path) -> tuple[dict[str, Any], Images]:

@@ -19,18 +19,50 @@ from .layouts import lines, listed
 from .sets import Files, Images, ImageSet
 
 BLACKLIST = "ILSVRC2014_clsloc_validation_blacklist.txt"
-Index = dict[str, Any]
+Say = Callable[[str], None]
 
 
-def index(cache: Path, reader: str, half: str, root: Path, say: Callable[[str], None] | None) -> Index | None:
-    """Arrays that tell of a set: `ids`, `labels`, `classes`, `digests` (N, 32), and `places` of files or a `mean`.
+def look_up(
+    name: str, reader: str, half: str, root: Path, cache: Path, say: Say | None
+) -> tuple[dict[str, Any], Callable[[], ImageSet]]:
+    """The facts of a set that lies under a root, and what opens it. Raises JobError where it is not whole there.
 
-    Where none is there that is true, it is made, which reads every image once; None if `say` is None.
+    The index of the whole set, which reads every image once, is made if need be, unless `say` is None.
     """
+    from PIL import __version__, features
+
     place = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:12]
-    path = cache / "index" / f"{reader}-{half}-{place}-1.npz".lower()  # 1: the version of these files
-    if (found := _true(path)) or say is None:
+    found = _index(cache / "index" / f"{reader}-{half}-{place}-1.npz".lower(), reader, half, root, say)  # 1: a version
+    which, classes = _part(found["ids"], name, root), found["classes"].tolist()
+    ids, labels, digests = (found[key][which] for key in ("ids", "labels", "digests"))
+    digest = hashlib.sha256()
+    for key, label, content in zip(ids, labels, digests, strict=True):
+        digest.update(b"%s\0%d\0" % (key, label) + content.tobytes())
+    facts = {"fingerprint": digest.hexdigest(), "images": len(ids), "classes": len(classes)}
+    if "mean" in found:
+        facts["mean"] = np.broadcast_to(found["mean"], 3).tolist()
+    else:
+        facts["decoder"] = f"pillow {__version__}, jpeg {features.version('libjpeg_turbo') or features.version('jpg')}"
+    if reader == "imagenet":  # of its training images, as torchvision and timm state it
+        facts["mean"] = [123.675, 116.28, 103.53]
+
+    def opened() -> ImageSet:
+        if "places" in found:
+            return Files(found["places"][which], labels, classes, name)
+        images, _ = listed(reader, half, root)  # what a library holds is read again
+        if isinstance(images, Files):
+            return Files(images.places[which], labels, classes, name, images.reader)
+        return Images(images.images[which], labels, None, name, classes, ids.astype(str).tolist())
+
+    return facts, opened
+
+
+def _index(path: Path, reader: str, half: str, root: Path, say: Say | None) -> dict[str, Any]:
+    """Arrays that tell of a set: `ids`, `labels`, `classes`, `digests` (N, 32), and `places` of files or a `mean`."""
+    if found := _true(path):
         return found
+    if say is None:
+        raise JobError(f"{root} has not been read yet")
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if found := _true(path):  # another process was first
@@ -48,7 +80,7 @@ def index(cache: Path, reader: str, half: str, root: Path, say: Callable[[str], 
     return found
 
 
-def _true(path: Path) -> Index | None:
+def _true(path: Path) -> dict[str, Any] | None:
     """An index that is there, with every file and folder of the set as it was: the same size, the same time."""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -82,9 +114,9 @@ def _digests(images: ImageSet, name: str, say: Callable[[str], None]) -> np.ndar
     return found
 
 
-def chosen(found: Index, name: str, root: Path) -> np.ndarray:
+def _part(ids: np.ndarray, name: str, root: Path) -> np.ndarray:
     """The places of the images that a name means: without the blacklisted for `-48238`, those of `@LIST` alone."""
-    ids, (base, _, keep) = found["ids"], name.partition("@")
+    base, _, keep = name.partition("@")
     here = np.ones(len(ids), bool)
     if base.endswith("-48238"):
         path = next((p for f in (root, root / "val", root.parent) if (p := f / BLACKLIST).is_file()), None)
@@ -98,30 +130,3 @@ def chosen(found: Index, name: str, root: Path) -> np.ndarray:
             odd = min(lacking, key=wanted.__getitem__)
             raise JobError(f"{keep}:{wanted[odd]}: {base} has no image {odd.decode()!r}")
     return np.flatnonzero(here)
-
-
-def facts(found: Index, which: np.ndarray, reader: str) -> dict[str, Any]:
-    """Of the images at the places `which`: fingerprint over (id, label, content), number, and what is known."""
-    from PIL import __version__, features
-
-    digest = hashlib.sha256()
-    for key, label, content in zip(*(found[k][which] for k in ("ids", "labels", "digests")), strict=True):
-        digest.update(b"%s\0%d\0" % (key, label) + content.tobytes())
-    known = {"fingerprint": digest.hexdigest(), "images": len(which), "classes": len(found["classes"])}
-    if "mean" in found:
-        return known | {"mean": np.broadcast_to(found["mean"], 3).tolist()}
-    # Of ImageNet's training images, as torchvision and timm state it.
-    mean = {"mean": [123.675, 116.28, 103.53]} if reader == "imagenet" else {}
-    jpeg = features.version("libjpeg_turbo") or features.version("jpg")
-    return known | {"decoder": f"pillow {__version__}, jpeg {jpeg}"} | mean
-
-
-def images_of(found: Index, which: np.ndarray, name: str, reader: str, half: str, root: Path) -> ImageSet:
-    """The images at the places `which`, by the listing alone or read again where a library holds them."""
-    labels, classes = found["labels"][which], found["classes"].tolist()
-    if "places" in found:
-        return Files(found["places"][which], labels, classes, name)
-    images, _ = listed(reader, half, root)
-    if isinstance(images, Files):
-        return Files(images.places[which], labels, classes, name, images.reader)
-    return Images(images.images[which], labels, None, name, classes, found["ids"][which].astype(str).tolist())

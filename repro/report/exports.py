@@ -59,15 +59,13 @@ def _layout(table: Table, cells: Sequence[Mapping[str, Any]], parts: Sequence[st
     heads = [(c, p) for c in columns for p in parts if any(told.get((r, c, p)) for r in rows)]
     names = {c: settings.get("label", c) for c, settings in table.columns.items()}
     labels = [f"{names.get(c, c)} {'' if p == 'printed' else p.replace('_', ' ')}".strip() for c, p in heads]
-    values = [[told.get((r, *head), "") for head in heads] for r in rows]
+    frame = pd.DataFrame([[told.get((r, *head), "") for head in heads] for r in rows], rows, labels)
     title = " ".join(f"{table.name}: {table.title}, {table.where}".split())
     if latex:
-        style = pd.DataFrame(values, rows, labels).style.format(escape="latex")
-        style = style.format_index(escape="latex").format_index(escape="latex", axis=1)
+        style = frame.style.format(escape="latex").format_index(escape="latex").format_index(escape="latex", axis=1)
         return f"% {title}\n{style.to_latex(hrules=True).rstrip()}"
-    marked = [[_mark(value) for value in line] for line in values]
-    drawn = pd.DataFrame(marked, list(map(_mark, rows)), list(map(_mark, labels))).to_markdown(disable_numparse=True)
-    return f"**{_mark(title)}**\n\n{drawn}"
+    frame = frame.map(_mark).rename(_mark, axis="index").rename(_mark, axis="columns")
+    return f"**{_mark(title)}**\n\n{frame.to_markdown(disable_numparse=True)}"
 
 
 def _text(value: Any) -> str:

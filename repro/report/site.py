@@ -28,11 +28,11 @@ def write(outcome: Outcome, out: Path, command: str) -> tuple[int, int]:
     html.globals |= {"shown": shown, "tally": tally, "reasons": reasons, "facts": facts}
     macs = {str(r.spec["build"]): r.numbers["stages"][""]["macs"] for r in outcome.results.store.all("measure")}
     files = {"page.css": (STATIC / "page.css").read_text(encoding="utf-8")}
-    for report in outcome.reports:
-        drawn = plots.of(report, outcome, macs)
-        page = html.get_template("table.html").render(report=report, table=report.table, plots=drawn, root="../")
-        files[f"{report.table.name}.html"] = page
-    files["index.html"] = html.get_template("index.html").render(reports=outcome.reports, root="")
+    page, front = html.get_template("table.html"), html.get_template("index.html")
+    for r in outcome.reports:
+        drawn = plots.of(r, outcome, macs)
+        files[f"{r.table.name}.html"] = page.render(report=r, table=r.table, plots=drawn, root="../")
+    files["index.html"] = front.render(reports=outcome.reports, root="")
     for name, text in files.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_whole(out / name, text)
