@@ -73,34 +73,45 @@ class Claims:
         quantity = settings.get("quantity", "")
         kind, unit, _ = QUANTITIES.get(quantity, ("", "", ""))
         kind, unit = settings.get("kind", kind), settings.get("unit", unit)
-        named = settings.get("weights", {})
-        loads = kind == "metric" and self.weights and ("build" in settings or self.weights in named)
-        if kind in table.paper.missing and not loads and not any(n in settings for n in _NEEDS.get(kind, ())):
+        is_own = any(need in settings for need in _NEEDS.get(kind, ()))  # it says itself how it is measured
+        loads = kind == "metric" and bool(self.weights)
+        if kind in table.paper.missing and not is_own and not (loads and {"build", "weights"} & settings.keys()):
             settings.setdefault("missing", table.paper.missing[kind])
         if kind == "metric" and self.scale == "proxy" and table.paper.proxy is None:
             settings.setdefault("missing", f"{table.paper.file} states no proxy; --scale full measures it")
-        if kind == "metric" and self.weights in LIBRARIES and (self.scale == "proxy" or self.weights not in named):
-            why = f"the table names no weights of {self.weights} for this row"
-            why = "published weights are of the paper's own data: --scale full" if self.scale == "proxy" else why
+        if loads and (why := self._unloadable(table, settings)):
             settings.setdefault("missing", why)
-        for net in settings.get("nets", ()) if self.weights and kind == "metric" else ():
-            one = self.cell(*self.address(table, net)) if isinstance(net, str) else None
-            if one and one.claim and one.claim.missing:
-                settings.setdefault("missing", one.claim.missing)
         if kind not in KINDS or (quantity not in QUANTITIES and "missing" not in settings):
             say = f"{row} | {column}: quantity {quantity!r} is not measured{near(quantity, QUANTITIES)} Known: "
             say += f"{', '.join(QUANTITIES)}. Any other needs `kind:` ({', '.join(KINDS)}) and `missing:`"
             raise ReproError(say, table.file, table.line("columns", column))
         settings |= {"quantity": quantity, "kind": kind, "unit": unit}
-        claim = _claim(table, row, column, settings)
         systems: tuple[tuple[System, ...], ...] = ()
         if "missing" not in settings:
-            with _placed(table.file, lambda message: _blame(table, row, column, message)):
-                systems = self._systems(table, settings)
-                if claim and not systems:
-                    raise ReproError("values need a `build:` (vgg:D), `nets:`, or `missing:` with the reason")
+            try:
+                with _placed(table.file, lambda message: _blame(table, row, column, message)):
+                    systems = self._systems(table, settings)
+                    if not systems and settings.get("printed", "-") != "-":
+                        raise ReproError("values need a `build:` (vgg:D), `nets:`, or `missing:` with the reason")
+            except ReproError as error:
+                if not loads or is_own:
+                    raise
+                settings["missing"] = error.message  # a row that was not written to be measured
+        claim = _claim(table, row, column, settings)
         extra: dict[str, Any] = {k: settings[k] for k in _EXTRA if k in settings}
         return Cell(table.name, row, column, claim, quantity, kind, unit, systems, extra)
+
+    def _unloadable(self, table: Table, settings: Mapping[str, Any]) -> str | None:
+        """Why the published weights that are asked for cannot measure a cell, if they cannot."""
+        for net in settings.get("nets", ()):
+            one = self.cell(*self.address(table, net)) if isinstance(net, str) else None
+            if one and one.claim and one.claim.missing:
+                return one.claim.missing
+        if self.weights in LIBRARIES and self.scale == "proxy":
+            return "published weights are of the paper's own data: --scale full"
+        if self.weights in LIBRARIES and self.weights not in settings.get("weights", {}) and "nets" not in settings:
+            return f"the table names no weights of {self.weights} for this row"
+        return None
 
     def _systems(self, table: Table, settings: Mapping[str, Any]) -> tuple[tuple[System, ...], ...]:
         """An ensemble for each net that is claimed; `nets` is one ensemble of several."""
@@ -205,20 +216,8 @@ class Claims:
                 raise ReproError(f"it needs one of {', '.join(_TESTS)}; it has {len(tests)}")
             pairs = self._pairs(table, test, getattr(model, test))
             printed = parse(model.printed, numeric=True) if model.printed else None
-        line = table.line("relations", id_)
-        return Relation(
-            id_,
-            model.text,
-            model.where,
-            test,
-            pairs,
-            table.file,
-            line,
-            model.margin,
-            printed,
-            model.unit,
-            model.missing,
-        )
+        return Relation(id_, model.text, model.where, test, pairs, table.file, table.line("relations", id_),
+                        model.margin, printed, model.unit, model.missing)  # fmt: skip
 
     def _pairs(self, table: Table, test: str, sides: Sequence[Any]) -> tuple[tuple[Key, Key], ...]:
         if test == "falls":

@@ -141,17 +141,22 @@ def prepare(options: Options, make_data: bool, say: Callable[[str], None]) -> Ru
     reasons: dict[str, str] = {}
 
     def look_up(name: str) -> Mapping[str, Any] | None:
+        """A data set's facts; made or read for the first time only where work is to follow."""
         if name not in facts:
-            facts[name] = data.facts(name, store.root / "data")
-            if facts[name] is None and (make_data or name not in data.DIGITS):
-                try:
+            known = data.facts(name, store.root / "data")
+            has_root = name not in data.DIGITS and data.root_of(name)
+            try:
+                if known is None and (make_data or not (has_root or name in data.DIGITS)):
                     if name in data.DIGITS:
                         say("making the proxy's images, once")
-                    facts[name] = data.ensure(name, store.root / "data", say)
-                except JobError as error:
-                    reasons[name] = error.reason
-            if facts[name] is None and not make_data and name in SIZES:  # a dry run tells the cost all the same
-                facts[name] = {"fingerprint": "not here", **dict(zip(("images", "classes"), SIZES[name], strict=True))}
+                    known = data.ensure(name, store.root / "data", say)
+            except JobError as error:
+                reasons[name] = error.reason
+            if known is None and has_root and not make_data:
+                reasons[name] = f"{has_root} has not been read yet; `repro run` does"
+            if known is None and not make_data and name in SIZES:  # a dry run tells the cost all the same
+                known = {"fingerprint": "not here", **dict(zip(("images", "classes"), SIZES[name], strict=True))}
+            facts[name] = known
         return facts[name]
 
     def find(word: str, build: Build) -> Any:

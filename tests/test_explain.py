@@ -128,7 +128,7 @@ def measured(options, row, view=None, mean=None, scale=None, eps=None):
     for module in net.modules():
         if eps and isinstance(module, torch.nn.BatchNorm2d):
             module.eps = eps
-    images, view_set = data.load("digits-test", options.store / "data"), replace(OWN[row], **(view or {}))
+    images, view_set = data.open_set("digits-test", options.store / "data"), replace(OWN[row], **(view or {}))
     part = data.balanced(images.labels, options.limit)
     own_mean, own_scale = json.loads(meta["mean"]), json.loads(meta["scale"])
     found = scores(net, images.images[part], [view_set], mean or own_mean, scale or own_scale)[view_set]

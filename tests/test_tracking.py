@@ -26,6 +26,7 @@ from repro.errors import ReproError
 from repro.schema import Relation, RelationVerdict
 from repro.tables import find
 from repro.tracking import Entry, Link, Row, address, brief, connect, names, sync, view
+from repro.tracking.live import Live
 from repro.tracking.ui import ui
 
 LRN = RelationVerdict(
@@ -352,6 +353,31 @@ def test_a_run_of_the_command_is_on_the_page_and_the_next_leaves_it(repro: Any, 
     before = (store / "mlflow.db").stat().st_mtime_ns, (store / "mlflow.db").read_bytes()
     repro("run", "table2", "--store", store)
     assert ((store / "mlflow.db").stat().st_mtime_ns, (store / "mlflow.db").read_bytes()) == before
+
+
+def test_a_training_at_work_is_on_the_page_and_goes_on_in_its_run(store: Path) -> None:
+    """New lines of its log become metrics by epoch; after a kill the same run goes on; it ends with the job."""
+    folder = store / "partial" / "abc123"
+    folder.mkdir(parents=True)
+    log = folder / "log.jsonl"
+
+    def told(live: Live, epochs: int) -> Any:
+        numbers = [{"epoch": e, "loss": 1 / (e + 1), "images_per_second": 50.0} for e in range(epochs)]
+        log.write_text("".join(json.dumps(line) + "\n" for line in numbers))
+        live([("train A", folder)])
+        client = connect(address(store))
+        (run,) = client.search_runs([client.get_experiment_by_name("trainings").experiment_id])
+        return run, sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, "loss"))
+
+    live = Live(store, after=0, every=0)
+    assert told(live, 2)[1] == [(0, 1.0), (1, 0.5)]
+    run, history = told(Live(store, after=0, every=0), 4)  # another process, after a kill
+    assert sorted(set(history)) == [(0, 1.0), (1, 0.5), (2, 1 / 3), (3, 0.25)]
+    assert run.info.run_name == "train A"
+    assert 0 < run.data.metrics["system/memory_percent"] <= 100
+    live([])
+    assert connect(address(store)).get_run(run.info.run_id).info.status == "FINISHED"
+    Live(store / "nowhere" / "\0", after=0, every=0)([("train A", folder)])  # says nothing, and raises nothing
 
 
 @pytest.fixture

@@ -78,14 +78,17 @@ def run(
     from ..execution import Interrupted
     from ..executors import Local, device_named
     from ..report.progress import Lines
+    from ..tracking.live import Live
     from .show import plan_lines, show_outcome
 
     device = device_named(device)
     chosen = options(**given, jobs=jobs or max(1, cores() // processes), device=device)
-    lines = Lines()
+    lines = Lines() if no_mlflow else Lines(Live(chosen.store))
     if dry_run:
         prepared = pipeline.prepare(chosen, make_data=False, say=lines.say)
         click.echo("\n".join(plan_lines(prepared, chosen.jobs, on)))
+        if blocked := prepared.plan.blocked:
+            return end(FAILED, f"{len(blocked)} cells could not be measured")
         return OK if prepared.plan.jobs or prepared.plan.evaluations else end(NOTHING, "nothing was selected")
     executor = lambda: Local(chosen.jobs, chosen.store / "data", device, processes)  # noqa: E731
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,10 @@ def plan_lines(run: Run, slots: int, on: str = "") -> list[str]:
     lacking = run.plan.lacking(run.has)
     there = len(run.plan.jobs) + len(run.plan.evaluations) - len(lacking)
     lines = [f"{there} jobs are there already, {len(lacking)} to do"]
-    lines += [f"  cannot run {' | '.join(key)}: {reason}" for key, reason in run.plan.blocked.items()]
-    lines += [f"  {name} is not here: {reason}" for name, reason in run.absent.items()]
+    for reason, found in groupby(sorted(run.plan.blocked.items(), key=lambda item: item[1]), key=lambda item: item[1]):
+        first, *others = (" | ".join(key) for key, _ in found)
+        lines.append(f"  cannot run {first}{f' and {len(others)} more' if others else ''}: {reason}")
+    lines += [f"  {reason}" for reason in run.absent.values()]
     if run.options.scale == "full" or on:
         from ..cost import lines as costs
 

@@ -130,9 +130,6 @@ def open_set(name: str, cache: Path) -> ImageSet:
     return _look_up(name, cache, lambda text: None)[1]()
 
 
-load = open_set
-
-
 def _look_up(
     name: str, cache: Path, say: Callable[[str], None] | None
 ) -> tuple[dict[str, Any], Callable[[], ImageSet]]:

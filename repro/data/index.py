@@ -122,7 +122,7 @@ def _part(ids: np.ndarray, name: str, root: Path) -> np.ndarray:
         path = next((p for f in (root, root / "val", root.parent) if (p := f / BLACKLIST).is_file()), None)
         if path is None:
             raise JobError(f"{base}: the list of the images to leave out is not there; put {BLACKLIST} into {root}")
-        here &= ~np.isin(ids, [b"ILSVRC2012_val_%08d.JPEG" % int(words[0]) for _, words in lines(path)])
+        here &= ~np.isin(ids, [f"ILSVRC2012_val_{words[0]:0>8}.JPEG".encode() for _, words in lines(path)])
     if keep:
         wanted = {words[0].encode(): n for n, words in lines(Path(keep))}
         here &= np.isin(ids, list(wanted))

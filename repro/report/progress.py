@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.live import Live
@@ -17,7 +17,8 @@ from .terminal import console
 class Lines:
     """A line for each job that ends; on a terminal also what runs now and the expected end."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[Sequence[tuple[str, Path]]], None] = lambda jobs: None) -> None:
+        self.watch = watch  # told of the jobs at work, with their folders
         self.out = console(sys.stderr)
         self.live: Live | None = None
         self.total = self.ended = 0
@@ -34,6 +35,7 @@ class Lines:
             self.live.start()
 
     def running(self, names: Sequence[tuple[str, Path]], seconds_left: float) -> None:
+        self.watch(names)
         lines = [f"  {name}{_epoch(folder)}" for name, folder in names]
         if self.live:
             head = f"{self.ended} of {self.total} jobs done, about {_minutes(seconds_left)} left"
