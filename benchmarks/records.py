@@ -34,7 +34,7 @@ Quiet = type("Quiet", (), dict.fromkeys(("say", "begin", "running", "done", "fai
 class Replay:
     """An executor that takes trainings from the records of another store, and does the rest itself, one at a time."""
 
-    slots = 1
+    slots, device = 1, "cpu"
 
     def __init__(self, old: Store, data: Path) -> None:
         self.old, self.data, self.recorded = old, data, 0.0

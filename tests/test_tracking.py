@@ -377,7 +377,7 @@ def test_a_training_at_work_is_on_the_page_and_goes_on_in_its_run(store: Path) -
     assert 0 < run.data.metrics["system/memory_percent"] <= 100
     live([])
     assert connect(address(store)).get_run(run.info.run_id).info.status == "FINISHED"
-    Live(store / "nowhere" / "\0", after=0, every=0)([("train A", folder)])  # says nothing, and raises nothing
+    Live(log, after=0, every=0)([("train A", folder)])  # says nothing, and raises nothing
 
 
 @pytest.fixture

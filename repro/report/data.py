@@ -37,8 +37,8 @@ def cell(verdict: Verdict) -> dict[str, Any]:
         "verdict": verdict.verdict,
         "reason": verdict.reason,
         "known": dict(verdict.known) if verdict.known else None,
-        "ledger": list(verdict.ledger),
-        "origin": verdict.result.origin,
+        **({"ledger": list(verdict.ledger)} if verdict.ledger else {}),
+        **({"origin": verdict.result.origin} if verdict.result.origin else {}),
     }
 
 
@@ -54,7 +54,7 @@ def relation(verdict: RelationVerdict) -> dict[str, Any]:
         "test": verdict.test,
         "n": verdict.n,
         "seeds": verdict.seeds,
-        "mde": plain(verdict.mde),
+        **({} if verdict.mde is None else {"mde": plain(verdict.mde)}),
         "verdict": verdict.verdict,
         "reason": verdict.reason,
     }
