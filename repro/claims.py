@@ -22,7 +22,7 @@ from .tables import Table
 Key = tuple[str, str, str]
 # What a cell must say, one of these, before a claim of that kind can be measured.
 _NEEDS = {"static": ("build", "nets"), "metric": ("recipe", "nets"), "setting": ("setting",)}
-_EXTRA = ("stage", "as_", "without", "times", "setting", "margin")
+_EXTRA = ("stage", "as_", "without", "times", "setting", "margin", "weights")
 _TESTS = ("less", "not_better", "falls")
 
 

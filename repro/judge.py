@@ -5,8 +5,8 @@ one run: `match` needs the 90 % interval of the mean inside a margin fixed befor
 prediction interval that excludes the printed one (CORE-Bench, arXiv 2409.11363) and a gap above the
 margin; the rest is inconclusive. Measured on other data, it is incomparable.
 
-Weights or scores from elsewhere, at full scale: half a printed unit plus the lines of the tolerance ledger that
-apply, added up. A part of the images (`--limit`) never matches: `differs` needs the 95 % Wilson interval too to
+The authors' released weights, a file, or scores from elsewhere, at full scale: half a printed unit plus the lines
+of the tolerance ledger that apply, added up. Another lab's weights are one training of theirs: inconclusive. A part of the images (`--limit`) never matches: `differs` needs the 95 % Wilson interval too to
 exclude the claim (JASA 22, 1927). A verdict must hold with all unreadable images counted wrong, and right.
 
 Relations are judged by errors on the same images. One set of weights, two protocols: images are the unit;
@@ -123,7 +123,10 @@ def _metric(cell: Cell, printed: Printed, result: Result) -> tuple[str, str]:
     slack = whole * round(sum(line.points for line in ledger.lines(cell, result)), 4) / 100 if result.origin else 0.0
     by, said = Decimal(str(slack)), f"{low:.4g} against {printed.text} ± {slack:.4g} by the ledger"
     allowed = replace(printed, low=printed.low and printed.low - by, high=printed.high and printed.high + by)
-    own = _trained(printed, result, cell.extra.get("margin"), whole) if not result.origin else None
+    other = _other_lab(cell, result.origin)
+    own = None if result.origin else _trained(printed, result, cell.extra.get("margin"), whole)
+    if other:
+        own = "inconclusive", f"{other}: {said}; one training of theirs settles nothing of the paper's recipe"
     word, reason = own or _from_elsewhere(allowed, result.origin, low, high, said)
     if result.left_out:
         reason = f"{result.left_out} images could not be read, so the value lies in [{low:.4g}, {high:.4g}]; {reason}"
@@ -135,6 +138,16 @@ def _metric(cell: Cell, printed: Printed, result: Result) -> tuple[str, str]:
         said = f"95 % Wilson interval [{low:.4g}, {high:.4g}] {'excludes' if excludes else 'holds'} {printed.text}"
         reason = f"a part of {n} images, {said}; {reason}{'; without --limit it may be settled' * (word != 'differs')}"
     return word, reason
+
+
+def _other_lab(cell: Cell, origin: str) -> str:
+    """In words that published weights are not the authors' release or a port of it; their net was trained anew."""
+    named = cell.extra.get("weights", {})
+    library = origin.removeprefix("published: ").partition(":")[0]
+    if library not in named or library == named.get("authors"):
+        return ""
+    note = f" ({named['note']})" if "note" in named else ""
+    return f"published weights were checked ({origin.removeprefix('published: ')}), trained by another lab{note}"
 
 
 def _from_elsewhere(allowed: Printed, origin: str, low: float, high: float, said: str) -> tuple[str, str]:

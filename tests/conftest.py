@@ -23,7 +23,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def repro():
     """The real command in a process of its own, from the root of the project."""
 
-    def call(*words: object, code: int | None = 0, env: dict[str, str] | None = None, **options: object) -> subprocess.CompletedProcess[str]:
+    def call(
+        *words: object, code: int | None = 0, env: dict[str, str] | None = None, **options: object
+    ) -> subprocess.CompletedProcess[str]:
         environment = {
             k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "COLUMNS", "MLFLOW_TRACKING_URI")
         }

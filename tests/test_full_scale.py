@@ -169,7 +169,7 @@ rows:
 
 
 def test_two_processes_train_from_the_command_line(imagenet: Path, tmp_path: Path) -> None:
-    """torchrun starts them; the net learns the 20 classes' colours, its record and log are whole, and no job is left."""
+    """torchrun starts them; the net learns the classes' colours, its record and log are whole, and no job is left."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "paper.yaml").write_text(PAPER)
     (tmp_path / "mine" / "table1.yaml").write_text(TABLE)

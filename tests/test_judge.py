@@ -156,6 +156,19 @@ def test_published_weights_are_judged_by_the_ledger_and_the_verdict_says_so():
     assert elsewhere("23.9", 11_771).verdict == "match"
 
 
+def test_another_lab_s_weights_settle_nothing_and_the_authors_own_are_judged():
+    """A row says whose release a library holds; without a word of the authors it is a training of the library's."""
+    own = {"torchvision": "resnet50.IMAGENET1K_V1", "timm": "resnet50.tv_in1k", "note": "by torchvision"}
+    cell = make_cell("23.9", extra={"weights": own}, **METRIC)
+    hits = np.arange(50_000) >= 11_850
+    result = Result(23.7, (23.7,), (hits,), origin="published: torchvision:resnet50.IMAGENET1K_V1")
+    other = judge_cell(cell, result, "full")
+    assert other.verdict == "inconclusive"
+    assert "trained by another lab (by torchvision)" in other.reason
+    released = replace(cell, extra={"weights": own | {"authors": "torchvision"}})
+    assert judge_cell(released, result, "full").verdict == "match"
+
+
 def test_scores_from_elsewhere_are_judged_the_same_way_and_called_external():
     """Their resize is another library's; whose training they are of, nobody has said."""
     found = elsewhere("23.9", 12_000, origin="external: scores.npz")

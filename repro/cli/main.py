@@ -64,7 +64,7 @@ def cli() -> None:
 
 @cli.command(short_help="Train, evaluate and count what TABLEs claim.")
 @selection
-@click.option("--jobs", type=click.IntRange(1), help="Jobs at once.  [default: one a core]")
+@click.option("--jobs", type=click.IntRange(1), help="Jobs at once.  [default: one a core; at full scale one a GPU]")
 @click.option("--processes", type=click.IntRange(1), default=1, help="Processes that share one training (torchrun).")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto: a GPU if any.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
@@ -82,7 +82,8 @@ def run(
     from .show import plan_lines, show_outcome
 
     device = device_named(device)
-    chosen = options(**given, jobs=jobs or max(1, cores() // processes), device=device)
+    is_alone = device != "cpu" and given["scale"] == "full"  # one net at a time fills a GPU
+    chosen = options(**given, jobs=jobs or (1 if is_alone else max(1, cores() // processes)), device=device)
     lines = Lines() if no_mlflow else Lines(Live(chosen.store))
     if dry_run:
         prepared = pipeline.prepare(chosen, make_data=False, say=lines.say)
