@@ -5,9 +5,10 @@ one run: `match` needs the 90 % interval of the mean inside a margin fixed befor
 prediction interval that excludes the printed one (CORE-Bench, arXiv 2409.11363) and a gap above the
 margin; the rest is inconclusive. Measured on other data, it is incomparable.
 
-The authors' released weights, a file, or scores from elsewhere, at full scale: half a printed unit plus the lines
-of the tolerance ledger that apply, added up. Another lab's weights are one training of theirs: inconclusive. A part of the images (`--limit`) never matches: `differs` needs the 95 % Wilson interval too to
-exclude the claim (JASA 22, 1927). A verdict must hold with all unreadable images counted wrong, and right.
+Weights that the authors released, a file, or scores from elsewhere, at full scale: half a printed unit plus the
+lines of the tolerance ledger that apply, added up. Another lab's weights are one training of theirs: inconclusive.
+A part of the images (`--limit`) never matches: `differs` needs the 95 % Wilson interval too to exclude the claim
+(JASA 22, 1927). A verdict must hold with all unreadable images counted wrong, and right.
 
 Relations are judged by errors on the same images. One set of weights, two protocols: images are the unit;
 exact McNemar, or its extension to sums over seeds. Two trainings: the training is the unit. From three
@@ -144,7 +145,7 @@ def _other_lab(cell: Cell, origin: str) -> str:
     """In words that published weights are not the authors' release or a port of it; their net was trained anew."""
     named = cell.extra.get("weights", {})
     library = origin.removeprefix("published: ").partition(":")[0]
-    if library not in named or library == named.get("authors"):
+    if library not in named or library in named.get("authors", ""):
         return ""
     note = f" ({named['note']})" if "note" in named else ""
     return f"published weights were checked ({origin.removeprefix('published: ')}), trained by another lab{note}"
