@@ -38,6 +38,9 @@ class Paired:
     gained: list[Any]
     lost: list[Any]
 
+    def __str__(self) -> str:
+        return "{:+.2f} pp, 95 % interval {:+.2f} to {:+.2f}, p = {:.2g}".format(self.effect, *self.interval, self.p)
+
 
 def paired(first: np.ndarray, second: np.ndarray, ids: np.ndarray | None = None) -> Paired:
     """Compare answers (N,) bool to the same images, named `ids` or numbered; the images alone are drawn at random."""
@@ -62,31 +65,34 @@ def compare(first: Side, second: Side) -> Paired:
 
 def side(word: str, options: pipeline.Options) -> Side:
     """The side of a score record, by the start of its digest (top-1), or of `TABLE|ROW|COLUMN`. Raises ReproError."""
-    import numpy as np
-
     if not (options.store / "VERSION").is_file():
         raise ReproError("there are no records; begin with `repro run`", str(options.store))
-    store, hits, weights = Store(options.store), None, tuple[str, ...]()
-    if "|" in word:
-        table, row, *column = (part.strip() for part in word.split("|"))
-        asked = replace(options, words=(table,), rows=(row,), only=("metric",))
-        cells = pipeline.conclude(pipeline.prepare(asked, False, lambda text: None), {}).reports[0].cells
-        cell = next((v for v in cells if v.cell.column in (column or [v.cell.column])), None)
-        if cell is None or not cell.result.hits:
-            why = cell.reason if cell else "no such metric column"
-            raise ReproError(f"{word}: {why}; `repro run {table} --row {row!r}` measures the row")
-        hits, weights = cell.result.hits[0], cell.result.weights[0]
-        found = [digest for digest in cell.result.records if store.has("scores", digest)][:1]
-    else:
-        is_digest = re.fullmatch("[0-9a-f]{4,32}", word)
-        found = [p.stem for p in store.root.glob(f"records/scores/{word[:2]}/{word}*.json")] if is_digest else []
+    store = Store(options.store)
+    if "|" not in word:
+        return recorded(store, word)
+    table, row, *column = (part.strip() for part in word.split("|"))
+    asked = replace(options, words=(table,), rows=(row,), only=("metric",))
+    reports = pipeline.conclude(pipeline.prepare(asked, False, lambda text: None), {}).reports
+    cell = next((v for r in reports for v in r.cells if v.cell.column in (column or [v.cell.column])), None)
+    if cell is None or not cell.result.hits:
+        why = cell.reason if cell else "no such metric column"
+        raise ReproError(f"{word}: {why}; `repro run {table} --row {row!r}` measures the row")
+    found = recorded(store, next(digest for digest in cell.result.records if store.has("scores", digest)))
+    return replace(found, name=word, hits=cell.result.hits[0], weights=cell.result.weights[0])
+
+
+def recorded(store: Store, start: str) -> Side:
+    """The side of the one score record whose digest begins so. Raises ReproError where there is none, or several."""
+    import numpy as np
+
+    is_digest = re.fullmatch("[0-9a-f]{4,32}", start)
+    found = [p.stem for p in store.root.glob(f"records/scores/{start[:2]}/{start}*.json")] if is_digest else []
     if len(found) != 1:
-        say = f"{word!r} begins the digest of {len(found)} score records; expected one, or TABLE|ROW|COLUMN"
-        raise ReproError(" ".join([say, *sorted(found)[:9]]), str(options.store))
+        say = f"{start!r} begins the digest of {len(found)} score records; expected one, or TABLE|ROW|COLUMN"
+        raise ReproError(" ".join([say, *sorted(found)[:9]]), str(store.root))
     record = store.read("scores", found[0])
     if record is None or store.sound(record):
-        raise ReproError(f"score record {found[0]} is damaged; `repro doctor` says what to do", str(options.store))
+        raise ReproError(f"score record {found[0]} is damaged; `repro doctor` says what to do", str(store.root))
     with np.load(store.file(record, "npz"), allow_pickle=False) as data:
         ids = data["ids"] if "ids" in data else np.arange(len(data["ranks"]))
-        hits = data["ranks"] < 1 if hits is None else hits
-    return Side(word, hits, ids, record.spec, weights or (str(record.spec["weights"]),))
+        return Side(start, data["ranks"] < 1, ids, record.spec, (str(record.spec["weights"]),))

@@ -18,8 +18,7 @@ class ReproError(Exception):
 class JobError(Exception):
     """A job that came to nothing, with the reason that its record or report will show.
 
-    With `final` the same job would come to the same end (a net that does not learn), so the
-    failure is itself the outcome and is recorded; otherwise the job may be tried again.
+    With `final` the same job would fail again (a net that does not learn), and that is recorded as its outcome.
     """
 
     def __init__(self, reason: str, final: bool = False) -> None:

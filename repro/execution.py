@@ -174,17 +174,9 @@ class _Execution:
         place = environment() | {"device": str(self.executor.device)}
         try:
             outputs, seconds = future.result()
+            each = seconds / len(outputs)
             for out in outputs:
-                self.store.commit(
-                    out.kind,
-                    out.digest,
-                    job.name,
-                    out.spec,
-                    out.numbers,
-                    out.files,
-                    place,
-                    seconds / len(outputs),
-                )
+                self.store.commit(out.kind, out.digest, job.name, out.spec, out.numbers, out.files, place, each)
             self.store.clear(item)
             self.done += 1
             self.progress.done(job.name, seconds, _note(outputs[0].numbers))
@@ -197,9 +189,8 @@ class _Execution:
                 self.store.clear(item)
             self._fail(item, error.reason)
         except OSError as error:
-            self._fail(
-                item, f"{error.strerror or error}: {error.filename or self.store.root}; nothing of it was recorded"
-            )
+            where = error.filename or self.store.root
+            self._fail(item, f"{error.strerror or error}: {where}; nothing of it was recorded")
         except Exception as error:  # a fault of the job's code must not end the other jobs
             log = self.store.root / "partial" / item / "worker.txt"
             self._fail(item, f"{type(error).__name__}: {error} (see {log})")

@@ -13,7 +13,7 @@ from .errors import ReproError
 from .execution import Progress, execute
 from .plan import Plan
 from .results import counted
-from .schema import UNITS, Cell, Result, System, Verdict
+from .schema import UNITS, Build, Cell, Result, System, Verdict
 
 # Mean (0..255) and factor of the normalisations in use; an empty one is the weights' own.
 NORMS = (("", ""), ("0 0 0", ""), ("0 0 0", "0.003921569"), ("127.5 127.5 127.5", "0.007843137"),
@@ -21,7 +21,8 @@ NORMS = (("", ""), ("0 0 0", ""), ("0 0 0", "0.003921569"), ("127.5 127.5 127.5"
 STRIDES = {"resnet": ("1x1", "3x3"), "preact_resnet": ("1x1", "3x3"), "coatnet": ("conv", "depthwise")}
 CROPS = (0.875, 0.9, 0.95, 1.0)  # shares of the short side that a window takes
 SIZES = ((375, 500), (500, 375), (301, 422))  # of images, to see whether a choice changes any view
-STARTS = {"auxiliary heads": "aux", "fully connected layers": ("classifier", "fc", "head")}  # of stages' names
+# Parts of a net that counts leave out, by the start of their stages' names.
+PARTS = {"auxiliary heads": "aux", "fully connected layers": ("classifier", "fc", "head")}
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,14 @@ def flips(
     if cut["down"] == cut["nearest"]:
         idle["rounding"] = "its views of these images stay the same"
     for key in ("resize", "rounding", "flips", "cells", "views"):
-        for other in protocols.CHOICES[key]:
-            if getattr(views[0], key) not in (other, other == "yes"):
-                yield {f"protocol.{key}": other}, idle.get(key, "")
+        now = {True: "yes", False: "no"}.get(getattr(views[0], key), getattr(views[0], key))
+        yield from (({f"protocol.{key}": word}, idle.get(key, "")) for word in protocols.CHOICES[key] if word != now)
     crop = views[0].crop
     for paper, size in pixels.items() or {(q, q) for q in (round(crop / share) for share in CROPS)}:
         if size >= crop and {size} != {v.Q for v in views}:
             yield {"protocol.Q": str(paper)}, ""
     is_changed = bool({"evaluate.mean", "evaluate.scale"} & set(overrides))
-    for mean, scale in NORMS if is_changed else NORMS[1:]:
-        yield {"evaluate.mean": mean, "evaluate.scale": scale}, ""
+    yield from (({"evaluate.mean": m, "evaluate.scale": s}, "") for m, s in NORMS[0 if is_changed else 1 :])
     yield {"evaluate.dtype": "float32" if overrides.get("evaluate.dtype") == "bfloat16" else "bfloat16"}, ""
     why = "" if any(hasattr(m, "running_var") for m in net.modules()) else "the net has no batch normalisation"
     yield from (({"evaluate.bn_eps": e}, why) for e in ("1e-05", "0.001") if e != overrides.get("evaluate.bn_eps"))
@@ -81,13 +80,14 @@ def explain(
 
     `options` names one table. Raises ReproError where there is no such cell or its nets are not trained yet.
     """
-    import torch
-
     asked = replace(options, rows=(row,), only=("metric", "static"), seeds=options.seeds[:1])
     base = pipeline.prepare(asked, True, progress.say)
+    if len(base.selected) > 1:
+        raise ReproError(f"{options.words[0]!r} is several tables; expected one, as {base.selected[0].table.name}")
     cells = {c.column: c for c in base.selected[0].cells}
     if column not in cells:
-        raise ReproError(f"{row} | {column}: no metric or count stands there. Columns: {', '.join(cells)}")
+        known = ", ".join(cells) or "none"
+        raise ReproError(f"{row} | {column}: no metric or count stands there. Columns: {known}")
     cell, runs, notes, plan = cells[column], {"": base}, {}, Plan(published=base.plan.published)
     missing = cell.claim.missing if cell.claim else "" if cell.systems else "the table does not say how"
     if reason := missing or base.plan.blocked.get(cell.key):
@@ -98,14 +98,13 @@ def explain(
     if any(not base.has("train", digest) for digest in weights - set(plan.published)):
         raise ReproError(f"its nets are not trained yet; first: repro run {options.words[0]} --row {row!r}")
     proxy, system = base.selected[0].table.paper.proxy, cell.systems[0][0]
-    with torch.device("meta"):
-        net = make(system.build)
     pixels = proxy.pixels if proxy and options.scale == "proxy" else {}
-    for given, why in flips(system, net, options.overrides, pixels):
+    for given, why in flips(system, _on_meta(system.build), options.overrides, pixels):
         name = " ".join(f"{key}={value!r}" for key, value in given.items())
         notes[name] = why
         if not why:
-            runs[name] = pipeline.prepare(replace(asked, overrides={**asked.overrides, **given}), True, progress.say)
+            other = replace(asked, overrides={**asked.overrides, **given})
+            runs[name] = pipeline.prepare(other, True, lambda text: None)  # what there is to say was said of the base
     for run in runs.values():  # the evaluations of the same weights in one pass
         for digest, e in run.plan.evaluations.items():
             if e.weights in weights:
@@ -122,18 +121,23 @@ def explain(
         raise ReproError(f"{row} | {column} is not measured: {found[''].reason}")
     effects = []
     for name, note in notes.items():
-        other = found[name].result if name in found else Result()
-        sides = (own.hits[:1] + other.hits[:1])[:: 1 if cell.quantity.endswith("error") else -1]
-        paired = compare.paired(*sides) if other.hits else None
-        note = "" if paired else note or found[name].reason
-        effects.append(Effect(name, other.value, other.value - own.value if paired else 0.0, paired, note))
+        if note or not (new := found[name].result).hits:
+            effects.append(Effect(name, note=note or found[name].reason))
+            continue
+        sides = (own.hits[0], new.hits[0])[:: 1 if cell.quantity.endswith("error") else -1]
+        effects.append(Effect(name, new.value, new.value - own.value, compare.paired(*sides)))
     return found[""], effects
+
+
+def _on_meta(build: Build) -> Any:
+    import torch
+
+    with torch.device("meta"):
+        return make(build).eval()
 
 
 def conventions(cell: Cell) -> tuple[Verdict, list[Effect]]:
     """A count's verdict, and what the ways in which papers count make of its first net: parts, units, other sizes."""
-    import torch
-
     from .measure.stages import count
 
     system, stages, found = cell.systems[0][0], dict[str, Any](), dict[str, Any]()
@@ -144,8 +148,7 @@ def conventions(cell: Cell) -> tuple[Verdict, list[Effect]]:
     changes |= {f"stride {word}": ({"stride": word}, system.input) for word in STRIDES.get(system.build.family, ())}
     for name, (args, size) in changes.items():
         try:
-            with torch.device("meta"):
-                net = make(replace(system.build, args=tuple({**dict(system.build.args), **args}.items()))).eval()
+            net = _on_meta(replace(system.build, args=tuple({**dict(system.build.args), **args}.items())))
             stages[name] = {"stages": count(net, size)[0]}
             found[name] = counted(cell, stages[name])
         except (ReproError, RuntimeError, AssertionError, ValueError) as error:
@@ -153,9 +156,8 @@ def conventions(cell: Cell) -> tuple[Verdict, list[Effect]]:
     if (value := found.pop("")) is None or isinstance(value, Exception):
         raise ReproError(f"{cell.row} | {cell.column} cannot be counted: {value or 'there is no such stage'}")
     if isinstance(value, Decimal):
-        parts = {
-            name: [s for s in stages[""]["stages"] if s.lower().startswith(start)] for name, start in STARTS.items()
-        }
+        names = list(stages[""]["stages"])
+        parts = {part: [n for n in names if n.lower().startswith(start)] for part, start in PARTS.items()}
         parts |= {"biases": ["biases"], "norms": ["norms"], "biases and norms": ["biases", "norms"]}
         for name, some in parts.items():
             out = [*cell.extra.get("without", ()), *(part for part in some if "." not in part)]
@@ -171,7 +173,7 @@ def conventions(cell: Cell) -> tuple[Verdict, list[Effect]]:
     effects = []
     for name, other in found.items():
         if type(other) is not type(value):
-            effects.append(Effect(name, note=str(other or "it is not read from this net").splitlines()[0]))
+            effects.append(Effect(name, note=next(iter(str(other or "").splitlines()), "it is not read from this net")))
         elif other != value:
             effects.append(Effect(name, other, float(other - value) if isinstance(value, Decimal) else 0.0))
     return judge.cell(cell, Result(value=value), "full"), effects

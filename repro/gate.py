@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from . import compare as pairing
 from .errors import ReproError
 from .files import write_whole
 from .pipeline import Outcome, Report
 from .provenance import revision
-from .schema import Claim, Relation, RelationVerdict, Verdict
+from .schema import Claim, Job, Relation, RelationVerdict, Verdict
 
 VERSION = 1
 Baseline = dict[str, Any]  # runs/baseline/README.md tells what is in it
@@ -52,11 +53,11 @@ def read(path: Path) -> Baseline | None:
         return None
     try:
         data: Baseline = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        data = {}
-    if data.get("version") != VERSION:
-        raise ReproError(f"no baseline of version {VERSION}; restore it, or remove it and bless anew", str(path))
-    return data
+        if data["version"] == VERSION:
+            return data
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ReproError(f"no baseline of version {VERSION}; restore it, or remove it and bless anew", str(path))
 
 
 def write(path: Path, new: Baseline, old: Baseline | None, report: Report, reason: str) -> bool:
@@ -92,10 +93,11 @@ def _skipped(report: Report) -> set[str]:
 
 def snapshot(report: Report, outcome: Outcome, seeds: tuple[int, ...]) -> Baseline:
     """What was measured of a table and how, as plain data; what is missing is not told."""
-    cells = {}
-    for name, (_, v) in items(report).items():
-        if v.verdict != "missing":
-            cells[name] = _entry(v, report, outcome, seeds) if isinstance(v, Verdict) else {"verdict": v.verdict}
+    told = {name: v for name, (_, v) in items(report).items() if v.verdict != "missing"}
+    cells = {
+        name: _entry(v, report, outcome, seeds) if isinstance(v, Verdict) else {"verdict": v.verdict}
+        for name, v in told.items()
+    }
     return {"version": VERSION, "table": report.table.name, "scale": report.scale, "history": {}, "cells": cells}
 
 
@@ -104,20 +106,20 @@ def _entry(v: Verdict, report: Report, outcome: Outcome, seeds: tuple[int, ...])
     plan, cell, value = outcome.plan, v.cell, v.result.value
     if isinstance(value, Decimal):
         value = int(value) if value == value.to_integral_value() else float(value)
-    jobs, how, places = [plan.jobs[digest] for digest in plan.counts.get(cell.key, ())], [], set()
+    jobs, scores, places = [plan.jobs[digest] for digest in plan.counts.get(cell.key, ())], [], set()
     for trained in [t for several in plan.systems.get(cell.key, ()) for members in several for t in members]:
-        chain = [plan.jobs[trained.weights]] if trained.weights in plan.jobs else []
-        while chain and chain[0].spec["parent"]:
-            chain.insert(0, plan.jobs[chain[0].spec["parent"]])
+        chain, digest = list[Job](), trained.weights
+        while digest in plan.jobs:
+            chain.insert(0, plan.jobs[digest])
+            digest = chain[0].spec["parent"]
         jobs += chain
         for kind, digest in [("train", trained.weights), *(("scores", digest) for _, digest in trained.scores)]:
             if record := outcome.results.record(kind, digest):
                 place = [record.environment.get(k, "cpu") for k in ("system", "processor", "device", "torch")]
                 places.add("{}, {}, {}, torch {}, seeds {}".format(*place, " ".join(map(str, seeds))))
-                how.append(f"{record.name} {digest[:8]}")
-    families = [(str(job.spec["build"]).split(":")[0], job.spec["source"].split()[-1][:8]) for job in jobs]
-    sources = [f"source of {family} {source}" for family, source in families]
-    how = list(dict.fromkeys([*sources, *(f"{job.name} {job.digest[:8]}" for job in jobs), *how]))
+                scores += [f"{record.name} {digest[:8]}"] if kind == "scores" else []
+    sources = [f"source of {str(j.spec['build']).split(':')[0]} {j.spec['source'].split()[-1][:8]}" for j in jobs]
+    how = list(dict.fromkeys([*sources, *(f"{job.name} {job.digest[:8]}" for job in jobs), *scores]))
     entry = {"measured": value, "verdict": v.verdict, "how": how}
     if places and not v.result.origin:  # fixed weights are compared exactly everywhere
         proxy = report.table.paper.proxy if report.scale == "proxy" else None
@@ -128,8 +130,8 @@ def _entry(v: Verdict, report: Report, outcome: Outcome, seeds: tuple[int, ...])
     return entry
 
 
-def compare(old: Baseline, new: Baseline, report: Report) -> list[Change]:
-    """What moved of what was selected."""
+def compare(old: Baseline, new: Baseline, report: Report, outcome: Outcome) -> list[Change]:
+    """What moved of what was selected, with the paired difference where the scores of both sides are kept."""
     table, judged, changes, nothing = report.table, items(report), [], {"verdict": "missing"}
     last = old["history"][str(len(old["history"]))]
     since = f"since {last['revision'] or 'no revision'} ({last['date']})"
@@ -142,8 +144,9 @@ def compare(old: Baseline, new: Baseline, report: Report) -> list[Change]:
         line = claim.line if claim else table.line(*(("relations", column) if row == "relations" else ("rows", row)))
         # The first that is new explains those behind it.
         fresh = [f"new: {key}" for key in b.get("how", ()) if key not in a.get("how", ())][:1]
-        why = "; ".join([*([verdict.reason] if verdict and verdict.reason else []), *fresh, since])
+        reasons = [verdict.reason if verdict else "", _paired(a, b, outcome), *fresh, since]
         values, verdicts = (a.get("measured"), b.get("measured")), (a["verdict"], b["verdict"])
+        why = "; ".join(filter(None, reasons))
         changes.append(Change(table.name, name, *values, *verdicts, why, table.file, line))
     return changes
 
@@ -154,3 +157,15 @@ def _moved(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     if before is None or after is None or "in" not in a or a["in"] == b.get("in"):
         return bool(before != after)
     return bool(abs(after - before) > a["elsewhere"])
+
+
+def _paired(a: Mapping[str, Any], b: Mapping[str, Any], outcome: Outcome) -> str:
+    """The difference image by image, where each side has one score record, both are kept and of the same images."""
+    old, new = ([key.split()[-1] for key in of.get("how", ()) if key.startswith("evaluate ")] for of in (a, b))
+    if old == new or len(old) != 1 or len(new) != 1:
+        return ""
+    try:
+        sides = [pairing.recorded(outcome.results.store, digest) for digest in (*old, *new)]
+        return f"top-1 error image by image {pairing.compare(*sides)}"
+    except ReproError:  # not kept here, or of other images
+        return ""

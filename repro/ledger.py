@@ -8,7 +8,6 @@ from typing import Any
 
 from .schema import Cell, Result, ViewSet
 
-Known = Mapping[str, Any]  # the plain fields that `lines` gathers
 JPEG = ("imagenet", "places365", "tiny-imagenet", "folder:")  # sets whose images are JPEGs
 
 
@@ -19,7 +18,7 @@ class Line:
     cause: str
     points: float
     source: str
-    applies: Callable[[Known], bool]
+    applies: Callable[[Mapping[str, Any]], bool]  # of the fields that `lines` gathers
 
     def __str__(self) -> str:
         return f"{self.cause}: {self.points:g} ({self.source})"
@@ -37,20 +36,10 @@ LEDGER = (
          lambda k: k["origin"] == "external" and "filter" in k["open"]),
     Line("crop fraction", 0.5, "one report, 0.35 to 0.5", lambda k: "crop" in k["open"]),
     Line("square in place of short side", 0.06, "one report, pytorch-image-models#1383", lambda k: "both" in k["open"]),
-    Line("16-bit numbers", 0.23, "one report, OpenVINO's tables: bf16 0.06 on ResNet-50, 0.23 on MobileNet-v2",
+    Line("reduced precision", 0.23, "one report, OpenVINO's tables: bf16 0.06 on ResNet-50, 0.23 on MobileNet-v2",
          lambda k: k["dtype"] != "float32"),
     Line("another training's seed", 0.18, "one report, 0.04 to 0.18", lambda k: k["origin"] == "published"),
 )  # fmt: skip
-
-
-def _open(view: ViewSet, stated: Known) -> set[str]:
-    """In what a view set departs from what the weights' publisher states; a filter that nobody states is open."""
-    own, other = view.resize.split(), str(stated.get("resize", "any antialias")).split()
-    crop = round(stated.get("crop", 0) / stated.get("Q", 1), 2)
-    found = {"filter"} if own[0] != other[0] else set()
-    found |= {"antialias"} if len(own) != len(other) else set()
-    found |= {"crop"} if crop and view.kind == "grid" and round(view.crop / view.Q, 2) != crop else set()
-    return {view.side} | found if view.side != "none" else set()
 
 
 def lines(cell: Cell, result: Result) -> tuple[Line, ...]:
@@ -58,8 +47,17 @@ def lines(cell: Cell, result: Result) -> tuple[Line, ...]:
     stated = result.known.get("preprocessing") or {}
     views = [view_set for ensemble in cell.systems for system in ensemble for _, view_set in system.protocol]
     known = {"dataset": cell.claim.dataset if cell.claim else "", "dtype": "float32", **result.known}
-    known |= {
-        "origin": result.origin.partition(":")[0],
-        "open": set().union(*(_open(v, stated) for v in views), () if views else ("filter",)),
-    }
+    known["origin"] = result.origin.partition(":")[0]
+    known["open"] = set().union(*(_open(v, stated) for v in views)) if views else {"filter"}
     return tuple(line for line in LEDGER if line.applies(known))
+
+
+def _open(view: ViewSet, stated: Mapping[str, Any]) -> set[str]:
+    """In what a view set departs from what the weights' publisher states; a filter that nobody states is open."""
+    if view.side == "none":
+        return set()
+    own, other = view.resize.split(), str(stated.get("resize", "any antialias")).split()
+    crop = round(stated.get("crop", 0) / stated.get("Q", 1), 2)
+    is_cut = bool(crop) and view.kind == "grid" and round(view.crop / view.Q, 2) != crop
+    departs = {"filter": own[0] != other[0], "antialias": len(own) != len(other), "crop": is_cut}
+    return {view.side, *(what for what, does in departs.items() if does)}

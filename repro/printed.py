@@ -31,7 +31,6 @@ _NUMBER = re.compile(
     r"|10\^(?P<bare>[-+]?\d+))"
     r"\s*(?P<suffix>K|k|M|G|B|million|billion|%|x)?\*?"  # the star of a footnote
 )
-_SUCH_AS = "25.60, 622,312, 3.8x10^9, 10^-2, 138M, <25, about 40, 86.5 ± 0.5 or 16-19"
 
 
 def parse(text: str, digits: int | None = None, numeric: bool = False, unit: str = "") -> Printed:
@@ -42,9 +41,20 @@ def parse(text: str, digits: int | None = None, numeric: bool = False, unit: str
     Text without a number has no interval; if `numeric` it raises ReproError, as do `digits` that contradict the text.
     """
     text = text.strip()
-    found = _interval(text.translate(_SAME), digits, unit)
+    same = text.translate(_SAME)
+    word = prefix[0] if (prefix := _PREFIX.match(same)) else ""
+    rest = same.removeprefix(word).strip() if word else same
+    if word not in _BELOW | _ABOVE:
+        found = _unprefixed(rest, digits, unit)
+        found = found and replace(found, approximate=bool(word))
+    elif found := _number(rest, digits, unit):
+        below, bound = word in _BELOW, found.value
+        found = (
+            Printed(text, high=bound, high_open=_BELOW[word]) if below else Printed(text, bound, low_open=_ABOVE[word])
+        )
     if found is None and numeric:
-        raise ReproError(f"{text!r} is not a number; expected digits as the paper prints them, such as {_SUCH_AS}")
+        such = "25.60, 622,312, 3.8x10^9, 10^-2, 138M, <25, about 40, 86.5 ± 0.5 or 16-19"
+        raise ReproError(f"{text!r} is not a number; expected digits as the paper prints them, such as {such}")
     return replace(found or Printed(text), text=text)
 
 
@@ -83,20 +93,6 @@ def _plain(value: Decimal | None) -> str:
 def _point(text: str, value: Decimal) -> Printed:
     error = abs(value) * Decimal("1e-9")  # as wide as a float's error
     return Printed(text, value - error, value + error, high_open=False)
-
-
-def _interval(text: str, digits: int | None, unit: str) -> Printed | None:
-    if not (prefix := _PREFIX.match(text)):
-        return _unprefixed(text, digits, unit)
-    word, rest = prefix[0], text[prefix.end() :].strip()
-    if word in _ABOUT:
-        found = _unprefixed(rest, digits, unit)
-        return found and replace(found, approximate=True)
-    if not (bound := _number(rest, digits, unit)):
-        return None
-    if word in _BELOW:
-        return Printed(text, high=bound.value, high_open=_BELOW[word])
-    return Printed(text, low=bound.value, low_open=_ABOVE[word])
 
 
 def _unprefixed(text: str, digits: int | None, unit: str) -> Printed | None:

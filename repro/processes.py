@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 
+import psutil
+
 
 def die_with(ancestor: int) -> None:
     """End this process when its parent dies, or when the process `ancestor` further up does."""
@@ -17,18 +19,8 @@ def die_with(ancestor: int) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
     def watch() -> None:
-        while os.getppid() == parent and _lives(ancestor):
+        while os.getppid() == parent and psutil.pid_exists(ancestor):
             time.sleep(0.5)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

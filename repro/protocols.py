@@ -11,7 +11,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -34,11 +34,6 @@ class Rule:
 
 def _centre(Q: int, crop: int, source: str, **more: Any) -> Rule:
     return Rule("grid", source, False, (Q,), crop, (), {"grid": 1, **more})
-
-
-def _square(Q: int, source: str) -> Rule:
-    """The whole image as a square of side Q, its shape not kept."""
-    return _centre(Q, Q, source, side="both")
 
 
 PROTOCOLS: dict[str, Rule] = {
@@ -74,9 +69,11 @@ PROTOCOLS: dict[str, Rule] = {
     "senet299": _centre(352, 299, "SENet 5.1, for Inception-ResNet-v2: centre crop, short side 352"),
     "senet320": _centre(366, 320, "SENet Table 8 (taken: the crop is 0.875 of the short side)"),
     "senet331": _centre(378, 331, "SENet Table 9 (taken: the crop is 0.875 of the short side)"),
-    **{f"vit{q}": _square(q, "ViT 4.1 (taken: the image is squeezed to the square)") for q in (224, 384, 512)},
+    **{f"vit{q}": _centre(q, q, "ViT 4.1 (taken: the image is squeezed to the square)", side="both")
+       for q in (224, 384, 512)},
     "coatnet224": _centre(256, 224, "CoAtNet Table 10: pre-training with a centre crop (taken: of short side 256)"),
-    **{f"coatnet{q}": _square(q, "CoAtNet Table 10: fine-tuning without a centre crop") for q in (384, 512)},
+    **{f"coatnet{q}": _centre(q, q, "CoAtNet Table 10: fine-tuning without a centre crop", side="both")
+       for q in (384, 512)},
     "cifar": _centre(32, 32, "ResNet 4.2: the image as it is", side="none"),
 }  # fmt: skip
 
@@ -94,17 +91,13 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class View:
-    """One view: the image rescaled to `size`, cut to `box` (top, left, height, width), mirrored where `flip`.
-
-    `out` is the side that the box is resized to, 0 where it is fed as it is; `count` how many of the paper's views
-    it stands for, where several fall together.
-    """
+    """One view: the image rescaled to `size`, cut to `box` (top, left, height, width), mirrored where `flip`."""
 
     size: tuple[int, int]
     box: tuple[int, int, int, int]
     flip: bool
-    out: int = 0
-    count: int = 1
+    out: int = 0  # the side that the box is resized to, 0 where it is fed as it is
+    count: int = 1  # of the paper's views that it stands for, where several fall together
 
 
 def resolve(
@@ -119,31 +112,27 @@ def resolve(
     ReproError for unknown names or choices, none, or a window that does not fit.
     """
     if not names:
-        raise ReproError(f"a protocol needs at least one name, not {list(names)}")
-    chosen: dict[str, Any] = {}
-    other: list[int] = []
-    for key, value in (choices or {}).items():
-        if key == "Q" and re.fullmatch(r"\d+(,\d+)*", value):
-            other = [size(int(q)) for q in value.split(",")]
-            continue
+        raise ReproError("a protocol needs at least one name")
+    given = dict(choices or {})
+    other = [size(int(q)) for q in given.pop("Q").split(",")] if re.fullmatch(r"\d+(,\d+)*", given.get("Q", "")) else []
+    for key, value in given.items():
         if value not in CHOICES.get(key, ()):
             known = "; ".join(f"{k}: {', '.join(v)}" for k, v in CHOICES.items())
             raise ReproError(f"protocol.{key}={value} is no choice. Known: {known}; Q: pixels, as 256,384")
-        chosen[key] = value == "yes" if key == "flips" else value
+    chosen = {key: value == "yes" if key == "flips" else value for key, value in given.items()}
     weights: dict[ViewSet, Fraction] = {}
     for name in names:
-        if name not in PROTOCOLS:
+        if (rule := PROTOCOLS.get(name)) is None:
             near = difflib.get_close_matches(name, PROTOCOLS, 1, 0.5)
             hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ReproError(f"unknown protocol {name!r}{hint} `repro protocols` lists them")
-        rule = PROTOCOLS[name]
         scales = other or [size(q) for q in rule.Q] or list(Q)
         window = size(rule.crop) if rule.crop else crop
         if not scales:
             raise ReproError(f"protocol {name!r} needs a Q: the short side that the image is brought to")
         shares = (not other and rule.weights) or (1,) * len(scales)
         for q, share in zip(scales, shares, strict=True):
-            view_set = replace(ViewSet(rule.kind, q, window, flips=rule.flips, **(rule.more or {})), **chosen)
+            view_set = ViewSet(rule.kind, q, window, **{"flips": rule.flips, **(rule.more or {}), **chosen})
             if q < window and rule.kind != "full":
                 raise ReproError(f"protocol {name!r}: a window of {window} does not fit an image of short side {q}")
             weights[view_set] = weights.get(view_set, Fraction(0)) + Fraction(share, len(names) * sum(shares))
@@ -152,10 +141,8 @@ def resolve(
 
 def rescaled(height: int, width: int, view_set: ViewSet) -> tuple[int, int]:
     """Size after the rescale that a view set states."""
-    if view_set.side == "none":
-        return height, width
-    if view_set.side == "both":
-        return view_set.Q, view_set.Q
+    if view_set.side != "short":
+        return (height, width) if view_set.side == "none" else (view_set.Q, view_set.Q)
     short, long = sorted((height, width))
     far = view_set.Q * long // short if view_set.rounding == "down" else round(Fraction(view_set.Q * long, short))
     return (view_set.Q, far) if height <= width else (far, view_set.Q)
@@ -180,8 +167,8 @@ def views(view_set: ViewSet, height: int, width: int) -> list[View]:
     """All views of an image of (height, width): region by region its boxes row by row, then the same mirrored.
 
     `ten` is corners then centre; `six` has the region itself after them, resized to the window. Views that fall
-    together are one with their `count`, so that the mean stays the paper's. Raises ReproError for a kind that is
-    not known and for a window larger than the image.
+    together are one with their `count`, so that the mean stays the paper's. Raises ReproError for an unknown kind
+    and for a window larger than the image.
     """
     size, crop = rescaled(height, width, view_set), view_set.crop
     boxes: Counter[tuple[tuple[int, int, int, int], int]] = Counter()  # with the side that each is resized to
@@ -214,17 +201,13 @@ def table() -> list[dict[str, Any]]:
     """Every protocol as plain data: its view sets, how many views they take of a 375 x 500 image, its source."""
     rows = []
     for name, rule in PROTOCOLS.items():
-        sets = [v for _, v in resolve([name], (256,), 224)]
-        rows.append(
-            {
-                "name": name,
-                "views": sum(len(views(v, 375, 500)) for v in sets),
-                "Q": list(rule.Q) or "the table's",
-                "crop": rule.crop or ("-" if rule.kind in ("dense", "full") else "the table's"),
-                "source": rule.source,
-                "view_sets": [
-                    {**v.plain(), "boxes": [view.box for view in views(v, 375, 500) if not view.flip]} for v in sets
-                ],
-            }
-        )
+        found = [(v, views(v, 375, 500)) for _, v in resolve([name], (256,), 224)]
+        rows.append({
+            "name": name,
+            "views": sum(len(taken) for _, taken in found),
+            "Q": list(rule.Q) or "the table's",
+            "crop": rule.crop or ("-" if rule.kind in ("dense", "full") else "the table's"),
+            "source": rule.source,
+            "view_sets": [{**v.plain(), "boxes": [t.box for t in taken if not t.flip]} for v, taken in found],
+        })  # fmt: skip
     return rows

@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +26,7 @@ NUMERICS = {"measure": 2, "settings": 2, "train": 1, "evaluate": 1}
 
 def digest(data: Any) -> str:
     """SHA-256 of plain data as canonical JSON, as 32 hex digits."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -46,11 +48,9 @@ def source_of(build: Build) -> str:
 @cache
 def source_digest(file: Path) -> str:
     """Digest of a module and of what it imports from beside it, without comments and docstrings."""
-    seen: dict[str, str] = {}
-    waiting = [file.stem]
+    seen, waiting = dict[str, str](), [file.stem]
     while waiting:
-        name = waiting.pop()
-        path = file.with_name(f"{name}.py")
+        path = file.with_name(f"{(name := waiting.pop())}.py")
         if name in seen or not path.is_file():
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -67,31 +67,28 @@ def source_digest(file: Path) -> str:
 
 def version(package: str) -> str:
     """The installed version of a package, without importing it; empty where it is absent."""
-    try:
+    with suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
+    return ""
 
 
 @cache
 def revision() -> str:
-    """The git revision of the project, `-dirty` where files differ from it; empty outside git."""
-    try:
-        command = ["git", "-C", str(_HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
+    """The git revision of a clone, `-dirty` where files differ from it; empty where the package lies elsewhere."""
+    if not (_HERE.parent / ".git").exists():  # installed, perhaps below a repository of the user's
         return ""
+    command = ["git", "-C", str(_HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    return ""
 
 
 @cache
 def processor() -> str:
     """The processor's name as the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
+    with suppress(OSError):
+        if found := re.search(r"^model name\s*:(.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE):
+            return found[1].strip()
     return platform.processor() or platform.machine()
 
 

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,26 +41,27 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> TableFile 
 class TableFile(pytest.File):
     """A table; what its selected claims need is planned, run and judged once, for the first of them."""
 
-    verdicts: dict[str, Any] | None = None
-
     def collect(self) -> Iterator[Row]:
         from .claims import Claims
         from .errors import ReproError
 
-        claims = Claims()
+        claims, rows = Claims(), dict[str, Row]()
         try:
             table = claims.table(self.path)
-            cells = [c for c in claims.cells(table) if c.claim]
-            found = [(c.row, c.column, f"{c.quantity}[{c.column}]", c.kind, c.claim.line) for c in cells if c.claim]
+            cells = [(c, c.claim) for c in claims.cells(table) if c.claim]
+            found = [(c.row, c.column, f"{c.quantity}[{c.column}]", c.kind, claim.line) for c, claim in cells]
             found += [("relations", r.id, r.id, "relation", r.line) for r in claims.relations(table)]
         except ReproError as error:
             raise self.CollectError(str(error)) from None
-        for name in dict.fromkeys(row for row, *_ in found):
-            row = Row.from_parent(self, name=name)
-            row.claims = [(f"{r} | {column}", *rest) for r, column, *rest in found if r == name]
-            yield row
+        for name, column, *rest in found:
+            if name not in rows:
+                rows[name] = Row.from_parent(self, name=name)
+                rows[name].claims = []
+            rows[name].claims.append((f"{name} | {column}", *rest))
+        yield from rows.values()
 
-    def judge(self) -> dict[str, Any]:
+    @cached_property
+    def verdicts(self) -> dict[str, Any]:
         """Verdicts by `row | column` or `relations | id`. Raises ReproError."""
         from . import gate, pipeline
         from .cli.gate import measured
@@ -104,10 +106,9 @@ class Claim(pytest.Item):
 
         table: Any = self.getparent(TableFile)
         try:
-            table.verdicts = table.verdicts or table.judge()
+            v = table.verdicts[self.key]
         except ReproError as error:
             pytest.fail(str(error), pytrace=False)
-        v = table.verdicts[self.key]
         is_cell = hasattr(v, "cell")
         told = cell(v) if is_cell else {"claimed": v.relation.text, "measured": plain(v.effect), "delta": None}
         told["verdict"] = v.verdict

@@ -23,10 +23,9 @@ def near(word: str, known: Iterable[str]) -> str:
 
 
 def line_of(lines: Mapping[Where, int], where: Sequence[str | int]) -> int:
-    for end in range(len(where), -1, -1):
-        if (line := lines.get(tuple(where[:end]))) is not None:
-            return line
-    return 1
+    """The line of a place in a file, or of the nearest place above it that has one."""
+    found = (lines.get(tuple(where[:end])) for end in range(len(where), -1, -1))
+    return next((line for line in found if line is not None), 1)
 
 
 def _plain(node: yaml.Node, file: str, where: Where, lines: dict[Where, int]) -> Any:
@@ -55,45 +54,45 @@ def read(path: Path) -> tuple[Any, dict[Where, int]]:
         text = path.read_text(encoding="utf-8")
         for event in yaml.parse(text, Loader=loader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
-                line = event.start_mark.line + 1 if event.start_mark else 1
+                line = event.start_mark.line + 1 if event.start_mark else None
                 raise ReproError("anchors, aliases and tags are not read; write the value out", str(path), line)
         node = yaml.compose(text, Loader=loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ReproError(f"cannot be read: {error}", str(path)) from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error)
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
         raise ReproError(f"is not YAML: {problem}", str(path), mark.line + 1 if mark else None) from None
-    lines: dict[Where, int] = {}
     if not isinstance(node, yaml.MappingNode):
         raise ReproError("is empty or no mapping; see tables/vgg/table3.yaml for an example", str(path), 1)
+    lines: dict[Where, int] = {}
     return _plain(node, str(path), (), lines), lines
 
 
 def check(model: type[T], data: Any, file: str, lines: Mapping[Where, int], bases: Sequence[Where] = ((),)) -> T:
     """`data` as a `model`; the first mistake becomes a ReproError with its file, line and field.
 
-    `bases` are the places in the file that the data was merged from, the innermost first.
+    `bases` are the places in the file that the data was merged from, the innermost first; without `lines` the data
+    is of no file, and `file` says where else it was written.
     """
     try:
         return model.model_validate(data)
     except ValidationError as error:
         # The deepest complaint is the one about what was written, not about a union's other branch.
         first = max(error.errors(), key=lambda e: (len(e["loc"]), e["type"] == "extra_forbidden"))
-    kept: list[str | int] = []
-    base = next((b for b in bases if (*b, *first["loc"]) in lines), bases[0])
-    for part in first["loc"]:
-        if (*base, *kept, part) in lines or first["type"] in ("missing", "extra_forbidden"):
-            kept.append(part)
-    line = line_of(lines, (*base, *kept))
-    name = " ".join(str(p) for p in first["loc"] if not str(p).startswith(("function-", "list[", "dict["))) or "file"
-    key = str(first["loc"][-1]) if first["loc"] else ""
+    loc, message = first["loc"], first["msg"].removeprefix("Value error, ")
+    base = next((b for b in bases if (*b, *loc) in lines), bases[0])
+    kept: list[str | int] = []  # of `loc` what stands in the file: pydantic names the branches of a union too
+    for part in loc:
+        kept += [part] if (*base, *kept, part) in lines else []
+    line = line_of(lines, (*base, *kept)) if lines else None
+    key = str(loc[-1]) if loc else ""
     if first["type"] == "extra_forbidden":
-        fields = [f.rstrip("_") for f in _fields_at(model, first["loc"][:-1])]
+        fields = [f.rstrip("_") for f in _fields_at(model, loc[:-1])]
         raise ReproError(f"unknown key {key!r}{near(key, fields)} Known here: {', '.join(fields)}", file, line)
     if first["type"] == "missing":
         raise ReproError(f"the key {key!r} is missing", file, line)
-    raise ReproError(f"{name} is {str(first['input'])!r}: {first['msg'].lower()}", file, line)
+    name = " ".join(map(str, kept or loc))
+    raise ReproError(f"{name} is {str(first['input'])!r}: {message.lower()}" if loc else message, file, line)
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:

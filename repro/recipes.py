@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from .errors import ReproError
 from .fields import Recipe, Start
-from .reader import check, line_of, near
+from .reader import Where, check, line_of, near
 from .tables import Paper
 
 # Images and classes of sets that may not be here, for what follows from their size alone.
 SIZES = {
     "imagenet-1k-train": (1_281_167, 1000),
     "imagenet-1k-val": (50_000, 1000),
-    "digits-train": (2_000, 10),
-    "digits-val": (1_000, 10),
-    "digits-test": (3_000, 10),
     "imagenet-1k-val-48238": (48_238, 1000),
     "imagenet-21k": (14_197_122, 21_843),
     "jft-300m": (303_000_000, 18_291),
+    **{f"digits-{part}": (n, 10) for part, n in (("train", 2_000), ("val", 1_000), ("test", 3_000))},
     **{f"cifar{n}{part}": (size, n) for n in (10, 100) for part, size in (("-train", 50_000), ("", 10_000))},
     **{f"svhn{part}": (n, 10) for part, n in (("-train", 73_257), ("-train+extra", 604_388), ("", 26_032))},
-    **{
-        f"{fashion}mnist{part}": (n, 10)
-        for fashion in ("", "fashion-")
-        for part, n in (("-train", 60_000), ("", 10_000))
-    },
-    "places365-train": (1_803_460, 365),
-    "places365-val": (36_500, 365),
+    **{f"{kind}mnist{part}": (n, 10) for kind in ("", "fashion-") for part, n in (("-train", 60_000), ("", 10_000))},
+    **{f"places365-{part}": (n, 365) for part, n in (("train", 1_803_460), ("val", 36_500))},
 }
 
 
@@ -40,8 +34,7 @@ def resolve(
     The recipe that another is `like` lies below it, and the `proxy:` of either above both.
     `overrides` are `recipe.KEY` to text. Raises ReproError with the place of a mistake.
     """
-    chain: list[str] = []
-    word = name
+    chain, word = list[str](), name
     while word:
         if word not in paper.recipes or word in chain:
             say = f"recipe {word!r} is unknown or like itself{near(word, paper.recipes)}"
@@ -52,17 +45,22 @@ def resolve(
     layers = [{k: v for k, v in r.items() if k not in ("like", "proxy", "where", "note")} for r in own]
     if scale == "proxy":
         layers += [r.get("proxy", {}) for r in own]
-    layers += [_nested(k.split(".")[1:], v) for k, v in (overrides or {}).items() if k.startswith("recipe.")]
-    data: dict[str, Any] = {}
-    for layer in layers:
-        data = _deep(data, layer)
+    bases = [("recipes", w, "proxy") for w in chain] + [("recipes", w) for w in chain]
+    given = [_nested(k.split(".")[1:], v) for k, v in (overrides or {}).items() if k.startswith("recipe.")]
+    typed = _typed(paper, layers, scale, paper.file, paper.lines, bases)  # a mistake in the file is told as such
+    return _typed(paper, [*layers, *given], scale, "-o recipe", {}, bases) if given else typed
+
+
+def _typed(
+    paper: Paper, layers: Sequence[Mapping[str, Any]], scale: str, file: str, lines: Any, bases: Sequence[Where]
+) -> tuple[dict[str, Any], Start | None]:
+    data: dict[str, Any] = reduce(_deep, layers, {})
     start = data.pop("start", None)
     if scale == "proxy" and paper.proxy:
         data |= {k: paper.proxy.dataset.get(data[k], data[k]) for k in ("dataset", "val") if k in data}
-    bases = [("recipes", w, "proxy") for w in chain] + [("recipes", w) for w in chain]
-    recipe = check(Recipe, data, paper.file, paper.lines, bases).model_dump()
+    recipe = check(Recipe, data, file, lines, bases).model_dump()
     starts = [(*base, "start") for base in bases]
-    return recipe, check(Start, start, paper.file, paper.lines, starts) if start else None
+    return recipe, check(Start, start, file, lines, starts) if start else None
 
 
 def _nested(path: Sequence[str], value: str) -> dict[str, Any]:

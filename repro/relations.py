@@ -20,15 +20,14 @@ ENOUGH = 3  # seeds a side from which trainings themselves can be tested
 class _Test:
     """One comparison of two sides. Points throughout; `slack` is how far it goes the claimed way.
 
-    `bound` is what the slack must exceed for trainings to be told apart: infinite where no spread
-    over seeds is known, 0 where the test itself counts the seeds or there is one set of weights.
+    `bound` is what the slack must exceed for trainings to be told apart: infinite where no spread over seeds is
+    known, 0 where the test itself counts the seeds or there is one set of weights.
     """
 
     first: str
     second: str
     effect: float
     slack: float
-    interval: tuple[float, float]
     p: float
     name: str
     n: int
@@ -36,6 +35,11 @@ class _Test:
     bound: float
     spread: float | None
     estimate: stats.Estimate
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        low, high = self.estimate.interval(0.95)
+        return 100 * low, 100 * high
 
     @property
     def is_decided(self) -> bool:
@@ -46,13 +50,8 @@ class _Test:
         return self.is_decided and self.p < LEVEL
 
 
-@dataclass(frozen=True)
-class _Finding:
-    """A relation's tests brought down to the one shown, with those that leave the claim open."""
-
-    shown: _Test
-    undecided: tuple[_Test, ...]
-    note: str = ""
+# The test that is shown, those that leave the claim open, and a note on the choice.
+_Finding = tuple[_Test, list[_Test], str]
 
 
 def relations(
@@ -60,14 +59,13 @@ def relations(
 ) -> list[RelationVerdict]:
     """The verdicts on the relations of a table, in their order.
 
-    Give all of a table file's relations, for they are Holm's family. `spreads` holds the standard
-    deviation over seeds, in points, that is stated for a side's recipe at this scale. Effects are
-    error(second) - error(first), so positive means that the first side errs less.
+    Give all of a table file's relations, for they are Holm's family. `spreads` holds the standard deviation over
+    seeds, in points, that is stated for a side's recipe at this scale. Effects are error(second) - error(first).
     """
     findings = [_not_run(r, results) or _finding(r, results, spreads) for r in relations]
-    adjusted = stats.holm([f.shown.p if isinstance(f, _Finding) else 1.0 for f in findings])
+    adjusted = stats.holm([f[0].p if isinstance(f, tuple) else 1.0 for f in findings])
     return [
-        _conclude(r, f, p, scale, LEVEL / len(relations)) if isinstance(f, _Finding) else f
+        _conclude(r, f, p, scale, LEVEL / len(relations)) if isinstance(f, tuple) else f
         for r, f, p in zip(relations, findings, adjusted, strict=True)
     ]
 
@@ -88,12 +86,6 @@ def _not_run(relation: Relation, results: Mapping[Key, Result]) -> RelationVerdi
         numbers = " and ".join(map(str, sorted(seeds)))
         return RelationVerdict(relation, "inconclusive", f"sides of {numbers} seeds; give each the same --seeds")
     return None
-
-
-def _label(key: Key, other: Key) -> str:
-    """A side's row, with the table and column where they tell the two sides apart."""
-    parts = (key[0] if key[0] != other[0] else "", key[1], key[2] if key[2] != other[2] else "")
-    return " | ".join(part for part in parts if part)
 
 
 def _compare(
@@ -127,17 +119,18 @@ def _compare(
     if not (is_one_set or by_seeds):
         name += ", these weights"
         bound = math.inf if spread is None else 2 * math.sqrt(2) * spread
-    low, high = (100 * end for end in estimate.interval(0.95))
-    labels = _label(first, second), _label(second, first)
-    return _Test(*labels, effect, slack, (low, high), p, name, n, seeds, bound, spread, estimate)
+    # A side is called by its row, with the table and column where they tell the two sides apart.
+    shown = [i for i in range(3) if i == 1 or first[i] != second[i]]
+    this, that = (" | ".join(key[i] for i in shown) for key in (first, second))
+    return _Test(this, that, effect, slack, p, name, n, seeds, bound, spread, estimate)
 
 
 def _finding(relation: Relation, results: Mapping[Key, Result], spreads: Mapping[Key, float]) -> _Finding:
     """Run a relation's tests and choose the one that its verdict rests on.
 
-    A conjunction rests on its weakest pair, a trend on its ends; either falls with a pair that is
-    reversed, whose p is multiplied by the number of pairs that could have been. So is the chance
-    that the seeds alone explain it, where a known spread over seeds stands in for more seeds.
+    A conjunction rests on its weakest pair, a trend on its ends; either falls with a pair that is reversed, whose p is
+    multiplied by the number of pairs that could have been. So is the chance that the seeds alone explain it, where a
+    known spread over seeds stands in for more seeds.
     """
     pairs = claimed = list(relation.pairs)
     if relation.test == "falls":  # each cell's error above the next one's
@@ -156,20 +149,28 @@ def _finding(relation: Relation, results: Mapping[Key, Result], spreads: Mapping
         how = f", smallest p of {among} pairs times {among}" if among > 1 else ""
         wider = stats.t_quantile(1 - TWO_SIGMA / among, math.inf) / 2
         shown = replace(worst, p=min(1.0, worst.p * among), bound=worst.bound * wider, name=worst.name + how)
-        return _Finding(shown, () if shown.is_decided else (shown,), note)
+        return shown, [] if shown.is_decided else [shown], note
 
     weakest = max(support, key=lambda t: t.p)
     how = f", largest p of {among} pairs" if len(support) > 1 else ", of the ends" if among > 1 else ""
-    shown = replace(weakest, name=weakest.name + how)
-    return _Finding(shown, tuple(t for t in support if not t.is_decided), note)
+    return replace(weakest, name=weakest.name + how), [t for t in support if not t.is_decided], note
 
 
 def _conclude(r: Relation, found: _Finding, adjusted: float, scale: str, level: float) -> RelationVerdict:
-    shown, mde = found.shown, None
+    """The verdict by a relation's tests; `level` is that of Holm's first step, for the effect that could be found."""
+    (shown, undecided, note), mde = found, None
     verdict, support = "differs" if shown.slack < 0 else "match", f"adjusted {_p(adjusted)}"
-    if adjusted >= LEVEL or found.undecided or shown.slack == 0:
-        verdict, support = "inconclusive", _what_lacks(r, found, adjusted)
-    parts = [_sentence(r, shown), found.note, support]
+    if adjusted >= LEVEL or undecided or shown.slack == 0:
+        verdict, support = "inconclusive", _what_lacks(r, shown, undecided, adjusted)
+    if r.test == "not_better":
+        side = "below" if shown.slack > 0 else "not below"
+        said = f"{shown.first} gains {shown.effect:.2f} pp over {shown.second}, {side} the margin {r.margin:g}"
+    elif shown.effect == 0:
+        said = f"{shown.first} errs as often as {shown.second}"
+    else:
+        more = "less" if shown.effect > 0 else "more"
+        said = f"{shown.first} errs {abs(shown.effect):.2f} pp {more} than {shown.second}"
+    parts = [said, note, support]
     if r.printed and r.printed.value is not None:
         size = f"the printed {r.printed.text} {r.unit}"
         if scale != "full":
@@ -187,20 +188,10 @@ def _conclude(r: Relation, found: _Finding, adjusted: float, scale: str, level: 
     return RelationVerdict(r, verdict, reason, *numbers)
 
 
-def _sentence(relation: Relation, test: _Test) -> str:
-    if relation.test == "not_better":
-        side = "below" if test.slack > 0 else "not below"
-        return f"{test.first} gains {test.effect:.2f} pp over {test.second}, {side} the margin {relation.margin:g}"
-    if test.effect == 0:
-        return f"{test.first} errs as often as {test.second}"
-    return f"{test.first} errs {abs(test.effect):.2f} pp {'less' if test.effect > 0 else 'more'} than {test.second}"
-
-
-def _what_lacks(relation: Relation, found: _Finding, adjusted: float) -> str:
+def _what_lacks(relation: Relation, shown: _Test, undecided: Sequence[_Test], adjusted: float) -> str:
     """Why nothing follows, and what would settle it."""
-    shown = found.shown
-    if found.undecided:
-        least = min(found.undecided, key=lambda t: abs(t.slack))
+    if undecided:
+        least = min(undecided, key=lambda t: abs(t.slack))
         side = "one training a side" if least.seeds == 1 else f"{least.seeds} trainings a side"
         why = f"{side}, and the table states no spread over seeds"
         if least.spread is not None:

@@ -16,17 +16,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
 WORTH = 4.0  # degrees of freedom that a stated spread over seeds counts for
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its standard error, in two parts: what many images give, and what few runs give.
+    """A mean and its standard error in two parts: by the normal law of many images, by Student's of few runs.
 
-    The first is known well, so it goes by the normal law; the second has but `freedom` degrees and
-    goes by Student's. An interval reaches sqrt((z image_error)^2 + (t run_error)^2) to either side,
-    after Howe (JASA 69, 1974): exact where one part is all, and cautious in between.
+    An interval reaches sqrt((z image_error)^2 + (t run_error)^2), t with `freedom` degrees, to either side, after
+    Howe (JASA 69, 1974): exact where one part is all, and cautious in between.
     """
 
     mean: float
@@ -39,10 +37,10 @@ class Estimate:
         reach = self._reach((1 - level) / 2)
         return self.mean - reach, self.mean + reach
 
-    def detectable(self, level: float, bound: float = 0.0, spread: float = 0.0, power: float = 0.8) -> float:
-        """The true mean that exceeds `bound` and a two-sided test at `level` in `power` of repetitions (Bloom 1995)."""
+    def detectable(self, level: float, bound: float = 0.0, spread: float = 0.0) -> float:
+        """The true mean that exceeds `bound` and a test at `level` in 80 % of repetitions (Bloom 1995)."""
         own = replace(self, run_error=math.hypot(self.run_error, spread))
-        return max(self._reach(level / 2), bound) + own._reach(1 - power)
+        return max(self._reach(level / 2), bound) + own._reach(0.2)
 
     def below(self, bound: float) -> float:
         """One-sided p-value of the null hypothesis that the true mean is at or above `bound`."""
@@ -82,10 +80,9 @@ def t_quantile(probability: float, freedom: float) -> float:
 def sign_flip(totals: Sequence[int] | NDArray[Any]) -> float:
     """Two-sided exact p-value of a sum of whole numbers, one an image, under random signs.
 
-    An image's total is its difference summed over the seeds: images are the unit, seeds are never pooled.
-    With one seed this is the exact test of McNemar, Psychometrika 12 (1947), on the images that just one
-    side answers right (Fagerland, Lydersen, Laake, BMC Medical Research Methodology 13:91, 2013). Source:
-    Fisher, The Design of Experiments (1935), section 21; each size of total adds a binomial to the sum.
+    An image's total is its difference summed over the seeds: images are the unit, seeds are never pooled. With one
+    seed it is the exact test of McNemar (Psychometrika 12, 1947; Fagerland, Lydersen, Laake, BMC Medical Research
+    Methodology 13:91, 2013). Source: Fisher, The Design of Experiments (1935), section 21.
     """
     import numpy as np
 
@@ -93,7 +90,7 @@ def sign_flip(totals: Sequence[int] | NDArray[Any]) -> float:
     law = np.ones(1)  # the chance of each sum of sizes that got a plus, in steps of one
     for size, count in Counter(np.abs(totals[totals != 0]).tolist()).items():
         ways, choices = 2**count, 1  # whole numbers, so that the chances are exact
-        part = np.zeros(size * count + 1)
+        part = np.zeros(size * count + 1)  # each size of total adds a binomial to the sum
         for k in range(count + 1):
             part[size * k] = choices / ways
             choices = choices * (count - k) // (k + 1)
@@ -105,9 +102,8 @@ def sign_flip(totals: Sequence[int] | NDArray[Any]) -> float:
 def over_images(differences: NDArray[Any]) -> Estimate:
     """The mean difference of these very weights, with the images alone drawn at random.
 
-    An image's value is its mean over the seeds. Two made-up images are added, one for each side, as
-    Bonett and Price do with one seed (Journal of Educational and Behavioral Statistics 37, 2012);
-    Fagerland, Lydersen and Laake recommend it (Statistics in Medicine 33, 2014).
+    An image's value is its mean over the seeds. Two made-up images are added, one for each side, as Bonett and Price
+    do with one seed (J. Educational and Behavioral Statistics 37, 2012; advised in Statistics in Medicine 33, 2014).
     """
     values = differences.mean(axis=0)
     n = values.size + 2
@@ -117,17 +113,13 @@ def over_images(differences: NDArray[Any]) -> Estimate:
 
 
 def over_seeds_and_images(differences: NDArray[Any], spread: float | None = None) -> Estimate:
-    """The mean difference between two ways of training, with seeds and images both at random.
+    """The mean difference between two ways of training, two seeds or more, with seeds and images both at random.
 
-    Two seeds or more read images as readers read cases (Obuchowski and Rockette, Communications in
-    Statistics 24, 1995). The variance is s^2 / seeds + max(covariance, 0), with s^2 that of the seeds'
-    differences and the covariance that of two seeds' differences through their common images. The first
-    part has seeds - 1 degrees of freedom, the second is as good as known. Hillis's joint degrees of freedom
-    (Statistics in Medicine 26, 2007) let up to 8 % of true nulls through at three seeds; these do not.
-
-    A known `spread` over seeds of one net's error (a share, not points) moderates s^2, which three seeds
-    tell but roughly: it counts as WORTH more degrees of freedom at 2 spread^2, as the prior variance does
-    in Smyth's moderated t (Statistical Applications in Genetics and Molecular Biology 3, 2004).
+    Seeds read images as readers read cases (Obuchowski and Rockette, Communications in Statistics 24, 1995): the
+    variance is s^2 / seeds, of the seeds' differences with seeds - 1 degrees of freedom, + max(covariance, 0) of two
+    seeds' differences through their common images, as good as known. A known `spread` over seeds of one net's error
+    (a share, not points) moderates s^2: it counts as WORTH more degrees of freedom at 2 spread^2, as in Smyth's
+    moderated t (Statistical Applications in Genetics and Molecular Biology 3, 2004).
     """
     seeds, images = differences.shape
     by_seed = differences.mean(axis=1)
@@ -142,9 +134,9 @@ def over_seeds_and_images(differences: NDArray[Any], spread: float | None = None
     return Estimate(float(by_seed.mean()), math.sqrt(max(covariance, 0.0)), math.sqrt(variance), freedom)
 
 
-def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The interval of a share of `n` images drawn at random (Wilson, JASA 22, 1927); class-balanced ones vary less."""
-    z = t_quantile((1 + level) / 2, math.inf)
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share of `n` images drawn at random (Wilson, JASA 22, 1927); of a balanced part, wide."""
+    z = t_quantile(0.975, math.inf)
     centre, reach = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + (z / n) ** 2 / 4)
     return (centre - reach) / (1 + z * z / n), (centre + reach) / (1 + z * z / n)
 
@@ -158,13 +150,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def mean_interval(values: Sequence[float], level: float = 0.90) -> tuple[float, float]:
-    """Student's interval of the mean that two or more runs are drawn around."""
-    n = len(values)
-    return Estimate(fmean(values), 0.0, stdev(values) * math.sqrt(1 / n), n - 1).interval(level)
+def of_runs(values: Sequence[float], level: float, one_more: bool = False) -> tuple[float, float]:
+    """Student's interval of the mean of two or more runs, or with `one_more` of where the next run would fall.
 
-
-def prediction_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Where one more run would fall: mean ± t s sqrt(1 + 1/n) (CORE-Bench, Siegel et al., arXiv 2409.11363)."""
+    The latter is mean ± t s sqrt(1 + 1/n) (CORE-Bench, Siegel et al., arXiv 2409.11363).
+    """
     n = len(values)
-    return Estimate(fmean(values), 0.0, stdev(values) * math.sqrt(1 + 1 / n), n - 1).interval(level)
+    return Estimate(fmean(values), 0.0, stdev(values) * math.sqrt(1 / n + one_more), n - 1).interval(level)

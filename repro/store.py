@@ -38,15 +38,13 @@ class Store:
             root.mkdir(parents=True, exist_ok=True)
             if not marker.exists():
                 write_whole(marker, f"{VERSION}\n")
-            found = marker.read_text(encoding="utf-8").strip()
+            found = marker.read_text(encoding="utf-8", errors="replace").strip()
         except OSError as error:
-            raise ReproError(
-                f"the store cannot be opened: {error.strerror}; choose another with --store", str(root)
-            ) from None
+            say = f"the store cannot be opened: {error.strerror}; choose another with --store"
+            raise ReproError(say, str(root)) from None
         if found != str(VERSION):
-            raise ReproError(
-                f"the store has version {found}, this release reads {VERSION}; choose another with --store", str(root)
-            )
+            say = f"the store has version {found}, this release reads {VERSION}; choose another with --store"
+            raise ReproError(say, str(root))
 
     def _place(self, kind: str, digest: str) -> Path:
         return self.root / "records" / kind / digest[:2] / f"{digest}.json"
@@ -58,15 +56,13 @@ class Store:
     def read(self, kind: str, digest: str) -> Record | None:
         """A record, or None where there is none. A damaged one is set aside, so that it is made again."""
         path = self._place(kind, digest)
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            record = Record(**data)
+        with suppress(ValueError, TypeError):
+            try:
+                record = Record(**json.loads(path.read_text(encoding="utf-8")))
+            except FileNotFoundError:
+                return None
             if record.version == VERSION and record.digest == digest:
                 return record
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError):
-            pass
         self._set_aside(path)
         return None
 
@@ -76,8 +72,8 @@ class Store:
 
     def sound(self, record: Record) -> list[str]:
         """The names of a record's files that are gone or whose checksum is not the one recorded."""
-        paths = {name: self.file(record, name) for name in record.files}
-        return [n for n, p in paths.items() if not p.is_file() or file_digest(p) != record.files[n]]
+        paths = ((name, self.file(record, name)) for name in record.files)
+        return [name for name, path in paths if not path.is_file() or file_digest(path) != record.files[name]]
 
     def set_aside(self, record: Record) -> None:
         """Take a record out of use, keeping it on disk as `.damaged`."""
@@ -89,9 +85,8 @@ class Store:
 
     def all(self, kind: str) -> Iterator[Record]:
         """Every record of a kind."""
-        for path in sorted((self.root / "records" / kind).glob("*/*.json")):
-            if record := self.read(kind, path.stem):
-                yield record
+        found = sorted((self.root / "records" / kind).glob("*/*.json"))
+        yield from filter(None, (self.read(kind, path.stem) for path in found))
 
     def lock(self, digest: str) -> FileLock:
         """The lock that a job's worker holds; released by the system when its process dies."""
@@ -118,10 +113,8 @@ class Store:
                 os.fsync(stream.fileno())
             sums[key] = file_digest(source)
             os.replace(source, path.with_name(f"{digest}.{key}"))
-        now = time.time()
-        record = Record(
-            VERSION, digest, kind, name, dict(spec), dict(numbers), sums, dict(environment), seconds, now, failed
-        )
+        told = dict(spec), dict(numbers), sums, dict(environment)
+        record = Record(VERSION, digest, kind, name, *told, seconds, time.time(), failed)
         write_whole(path, json.dumps(asdict(record), sort_keys=True) + "\n")
         return record
 

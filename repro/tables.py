@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ReproError
-from .fields import PaperModel, Proxy, RelationModel, TableModel
+from .fields import PaperModel, Proxy, RelationModel, Settings, TableModel
 from .reader import Where, check, line_of, near, read
 
-_HERE = Path(__file__).resolve().parent
-# The copy inside the package when installed from a wheel, the folder beside it in a clone.
-ROOT = next((p for p in (_HERE / "_tables", _HERE.parent / "tables") if p.is_dir()), _HERE / "_tables")
+_WHEEL = Path(__file__).resolve().parent / "_tables"  # the copy inside the package; a clone has the folder beside it
+ROOT = _WHEEL if _WHEEL.is_dir() else _WHEEL.parents[1] / "tables"
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,13 @@ class Table:
 def load_paper(folder: Path) -> Paper:
     """`paper.yaml` of a folder; a table that stands alone has an empty paper."""
     path = folder / "paper.yaml"
+    file = _shown(path)
     if not path.is_file():
-        return Paper(folder.name, str(path), "", "", {}, {}, {}, None, {})
+        return Paper(folder.name, file, "", "", {}, {}, {}, None, {})
     data, lines = read(path)
-    model = check(PaperModel, data, str(path), lines)
-    defaults = model.defaults.model_dump(exclude_unset=True)
+    model = check(PaperModel, data, file, lines)
     kinds = model.missing, model.recipes, model.proxy
-    return Paper(folder.name, str(path), model.source, model.title, defaults, *kinds, lines)
+    return Paper(folder.name, file, model.source, model.title, _given(model.defaults), *kinds, lines)
 
 
 def load(path: Path) -> Table:
@@ -74,56 +73,49 @@ def load(path: Path) -> Table:
     file = _shown(path)
     data, lines = read(path)
     model = check(TableModel, data, file, lines)
-    columns = {
-        key: {"quantity": c} if isinstance(c, str) else c.model_dump(exclude_unset=True)
-        for key, c in model.columns.items()
-    }
+    columns = {k: {"quantity": c} if isinstance(c, str) else _given(c) for k, c in model.columns.items()}
     rows: dict[str, dict[str, Any]] = {}
     for key, row in model.rows.items():
-        settings = row.model_dump(exclude_unset=True)
-        values, line = row.values, line_of(lines, ("rows", key, "values"))
+        values, line, known = row.values, line_of(lines, ("rows", key, "values")), ", ".join(columns)
         if isinstance(values, list):
             if len(values) != len(columns):
                 hint = " (quote a number with a comma in it)" if len(values) > len(columns) else ""
-                say = f"row {key!r} has {len(values)} values for {len(columns)} columns ({', '.join(columns)}){hint}"
+                say = f"row {key!r} has {len(values)} values for {len(columns)} columns ({known}){hint}"
                 raise ReproError(say, file, line)
             values = dict(zip(columns, values, strict=True))
-        for column in values:
-            if column not in columns:
-                known = ", ".join(columns)
-                raise ReproError(f"unknown column {column!r}{near(column, columns)} Columns: {known}", file, line)
-        settings["values"] = {
-            column: {"printed": v} if isinstance(v, str) else v.model_dump(exclude_unset=True)
-            for column, v in values.items()
-        }
-        rows[key] = settings
-    table = Table(
+        for column in values.keys() - columns.keys():
+            raise ReproError(f"unknown column {column!r}{near(column, columns)} Columns: {known}", file, line)
+        printed = {c: {"printed": v} if isinstance(v, str) else _given(v) for c, v in values.items()}
+        rows[key] = _given(row) | {"values": printed}
+    return Table(
         name=f"{path.resolve().parent.name}/{path.stem}",
         file=file,
         title=model.title,
         where=model.where,
         note=model.note,
-        defaults=model.defaults.model_dump(exclude_unset=True),
+        defaults=_given(model.defaults),
         columns=columns,
         rows=rows,
         relations=model.relations,
-        known=dict(_known(model, file, lines)),
+        known=dict(_known(model, rows, file, lines)),
         paper=load_paper(path.parent),
         lines=lines,
     )
-    return table
+
+
+def _given(model: Settings) -> dict[str, Any]:
+    """The fields that a file sets."""
+    return model.model_dump(exclude_unset=True)
 
 
 def _shown(path: Path) -> str:
     """A path as a message shows it: from the working folder where it lies below."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    whole = path.resolve()
+    return str(whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else path)
 
 
 def _known(
-    model: TableModel, file: str, lines: Mapping[Where, int]
+    model: TableModel, rows: Mapping[str, Mapping[str, Any]], file: str, lines: Mapping[Where, int]
 ) -> Iterable[tuple[tuple[str, str], dict[str, str]]]:
     """Known differences by (row, column); `claims` holds that `gives` falls into the printed interval."""
     for i, known in enumerate(model.known):
@@ -131,23 +123,16 @@ def _known(
         arithmetic(known.gives, file, line)
         for address in known.at:
             row, _, column = (part.strip() for part in address.partition("|"))
-            value = model.rows[row].values if row in model.rows else None
             column = column or next(iter(model.columns))
-            cell = value.get(column) if isinstance(value, dict) else None
-            if isinstance(value, list) and column in model.columns:
-                cell = value[list(model.columns).index(column)]
-            if cell is None:
+            if column not in rows.get(row, {}).get("values", ()):
                 raise ReproError(f"known difference at {address!r}: no such cell", file, line)
             yield (row, column), {"cause": known.cause, "gives": known.gives, "line": str(line)}
 
 
 _OPERATORS: dict[type, Callable[[Decimal, Decimal], Decimal]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.Pow: operator.pow,
-}
+}  # fmt: skip
 
 
 def arithmetic(text: str, file: str = "", line: int = 0) -> Decimal:
@@ -167,14 +152,13 @@ def arithmetic(text: str, file: str = "", line: int = 0) -> Decimal:
 
     try:
         return value(ast.parse(text, mode="eval").body)
-    except SyntaxError:
+    except (SyntaxError, ArithmeticError, ValueError):  # 1/0, a number beyond all bounds, a null character
         raise ReproError(f"{text!r} is no arithmetic", file, line) from None
 
 
 def names(root: Path | None = None) -> list[str]:
     """The names of all tables under `root`, sorted as people count (table2 before table10)."""
-    root = root or ROOT
-    found = [p for p in root.glob("*/*.yaml") if p.name != "paper.yaml"]
+    found = [p for p in (root or ROOT).glob("*/*.yaml") if p.name != "paper.yaml"]
     order = sorted(found, key=lambda p: (p.parent.name, len(p.stem) if p.stem[-1:].isdigit() else 99, p.stem))
     return [f"{p.parent.name}/{p.stem}" for p in order]
 
@@ -182,22 +166,22 @@ def names(root: Path | None = None) -> list[str]:
 def find(words: Sequence[str], root: Path | None = None) -> list[Path]:
     """The files that words mean: `vgg/table3`, `table3`, `vgg` (all of a paper), a path; none is all."""
     root = root or ROOT
-    known = names(root)
-    found: dict[Path, None] = {}
+    known = {name: (name, *name.split("/")) for name in names(root)}
+    papers = {paper for _, paper, _ in known.values()}
+    found: dict[Path, Path] = {}
     for word in words or known:
+        hits = [root / f"{name}.yaml" for name, called in known.items() if word in called]
         if word.endswith((".yaml", ".yml")):
-            if not Path(word).is_file():
-                raise ReproError(f"no such file: {word}")
             hits = [Path(word)]
-        else:
-            hits = [root / f"{n}.yaml" for n in known if word in (n, n.split("/")[0], n.split("/")[1])]
+            if not hits[0].is_file():
+                raise ReproError(f"no such file: {word}")
         if not hits:
-            words_known = {part for n in known for part in (n, *n.split("/"))}
-            raise ReproError(f"no table is called {word!r}{near(word, words_known)} `repro list` shows all.")
-        if len(hits) > 1 and word not in {n.split("/")[0] for n in known}:
+            every = {part for called in known.values() for part in called}
+            raise ReproError(f"no table is called {word!r}{near(word, every)} `repro list` shows all.")
+        if len(hits) > 1 and word not in papers:
             # A short name that several papers have is that of the one paper that can be run on a proxy.
             hits = [h for h in hits if load_paper(h.parent).proxy] or hits
-        if len(hits) > 1 and word not in {n.split("/")[0] for n in known}:
-            raise ReproError(f"{word!r} may be {', '.join(f'{h.parent.name}/{h.stem}' for h in hits)}; say which")
-        found.update(dict.fromkeys(hits))
-    return list(found)
+            if len(hits) > 1:
+                raise ReproError(f"{word!r} may be {', '.join(f'{h.parent.name}/{h.stem}' for h in hits)}; say which")
+        found |= {path.resolve(): path for path in hits}
+    return list(found.values())

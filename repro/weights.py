@@ -123,11 +123,11 @@ def _stated(path: Path) -> tuple[list[float], list[float], str]:
     from safetensors import safe_open
 
     if path.suffix == ".safetensors":
-        with safe_open(path, framework="pt") as file:
-            meta = file.metadata() or {}
-        if "mean" in meta and "scale" in meta:
-            scale = (json.loads(f"[{meta['scale'].strip('[]')}]") * 3)[:3]  # one number, or three
-            return json.loads(meta["mean"]), scale, f"{path}, with the mean and scale it states"
+        with safe_open(path, framework="pt") as file, suppress(ValueError, KeyError, TypeError):
+            meta = {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key in ("mean", "scale")}
+            scale = meta["scale"] if isinstance(meta["scale"], list) else [meta["scale"]] * 3
+            if all(len(v) == 3 and all(isinstance(x, int | float) for x in v) for v in (meta["mean"], scale)):
+                return meta["mean"], scale, f"{path}, with the mean and scale it states"
     usual = [123.675, 116.28, 103.53], [1 / 58.395, 1 / 57.12, 1 / 57.375]
     return *usual, f"{path}, which states no mean and std: ImageNet's usual"
 
@@ -150,7 +150,7 @@ def load(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, Mapping) or not found:
         raise JobError(f"{path} holds no tensors by name, nor under state_dict or model", final=True)
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # torchvision's DenseNets have names of long ago
-    return {old.sub(r"\1\2", k.removeprefix("module.")): v for k, v in found.items()}
+    return {old.sub(r"\1\2", str(k).removeprefix("module.")): v for k, v in found.items()}
 
 
 def fit_into(net: nn.Module, state: Mapping[str, Tensor]) -> str:
@@ -159,9 +159,9 @@ def fit_into(net: nn.Module, state: Mapping[str, Tensor]) -> str:
     Into a net of ours other names go by their order, if each has the shape and the last word of its name. Raises
     JobError, final, with the names that are missing, unexpected, or of another shape.
     """
-    both = net.state_dict(), state
+    both, said = (net.state_dict(), state), ""
     own, given = ({k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")} for tensors in both)
-    kinds, said = [[(k.split(".")[-1], v.shape) for k, v in tensors.items()] for tensors in (own, given)], ""
+    kinds = [[(k.split(".")[-1], v.shape) for k, v in tensors.items()] for tensors in (own, given)]
     if own.keys() != given.keys() and kinds[0] == kinds[1] and type(net).__module__.startswith(f"{__package__}."):
         given = dict(zip(own, given.values(), strict=True))
         said = "mapped by the order of tensors: what has no weights (strides, pooling, LRN) is this net's own"

@@ -145,7 +145,7 @@ def _evaluate(job: Job, inputs: Mapping[str, Path], out: Path, data: Path, devic
     check(net, images, views[0], mean, scale, limit=limit, published="origin" in spec, device=device)
     numbers: dict[str, Any] = {"weights_sha256": file_digest(path)}
     if spec["dtype"] != "float32":
-        few = list(_readable(images, which[:400], []))
+        few = list(_readable(images, which[:: -(-len(which) // 400)], []))  # of all classes
         share = changed_share(net, few, views, mean, scale, dtype=spec["dtype"], device=device)
         numbers["changed_share"] = share
     digests, rows = dict(zip(views, job.outputs, strict=True)), {}

@@ -8,6 +8,7 @@ import torch
 from benchmarks import timing
 from repro.doctor import examine
 from repro.evaluate.machines import MACHINES, machine, processor
+from repro.store import Store
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,17 @@ def test_doctor_says_what_the_engine_would_use(tmp_path):
     assert note.startswith(machine("cuda" if torch.cuda.is_available() else "cpu").name)
     assert "channels last" in note
     assert "-o evaluate.dtype= offers " in note
+
+
+def test_doctor_counts_what_is_whole_and_sets_aside_what_is_not(tmp_path):
+    """A record whose file changed is named with what to do, and is none of the whole ones."""
+    store = Store(tmp_path)
+    for digest in ("ab12", "cd34"):
+        (made := store.partial(digest) / "made").write_text("weights")
+        store.commit("train", digest, f"train {digest}", {}, {}, {"bin": made}, {}, 1.0)
+    (tmp_path / "records/train/cd/cd34.bin").write_text("other")
+    found = {what: (ok, note) for ok, what, note in examine(tmp_path)}
+
+    assert found["train cd34"] == (False, "bin damaged; set aside, the next run makes it again")
+    assert found["records"] == (True, "1 whole, 1 set aside as .damaged")
+    assert found["jobs begun and not ended"] == (True, "2; `repro run` goes on with them")

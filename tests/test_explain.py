@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from repro import data, explain, pipeline
+from repro.cli.main import cli
+from repro.errors import ReproError
 from repro.evaluate import rank_of_truth
 from repro.executors import Local
 from repro.report.progress import Lines
@@ -201,8 +204,9 @@ def test_the_command_names_the_planted_cause(trained, effects, repro):
     (Path("table1.yaml")).write_text(TABLE.replace("PRINTED", f"{number:.4f}"))
     words = ("explain", "table1.yaml", "centre", "top-1", "--store", trained.store, "--limit", 1000)
     done = repro(*words, cwd=Path.cwd())
-    found = json.loads(repro(*words, "--json", cwd=Path.cwd()).stdout)
+    found = json.loads(CliRunner().invoke(cli, [*map(str, words), "--json"]).stdout)
 
+    assert done.stderr.count("this runs the code of ") == 1
     assert done.stdout.splitlines()[-1].startswith(f"nearest to {number:g}: protocol.resize='bilinear'")
     assert "as printed" in done.stdout
     assert found["nearest"] == "protocol.resize='bilinear'"
@@ -214,10 +218,27 @@ def test_untrained_nets_and_unknown_columns_are_one_line(new_store, repro):
     """With what to type first."""
     words = ("explain", "table3", "A 256", "top-1", "--store", new_store)
     assert "first: repro run table3 --row 'A 256'" in repro(*words, code=2).stderr
-    done = repro("explain", "vgg/table2", "Number of parameters", "F", "--store", new_store, code=2)
-    assert "no metric or count stands there. Columns: A" in done.stderr
+    for table, column, message in (
+        ("vgg/table2", "F", "no metric or count stands there. Columns: A,A-LRN, B"),
+        ("vgg", "E", "'vgg' is several tables; expected one, as vgg/table1"),
+    ):
+        asked = pipeline.Options((table,), store=new_store)
+        with pytest.raises(ReproError, match=message):
+            explain.explain(asked, "Number of parameters", column, None, Lines())
 
 
+SQUARE = """
+from torch import nn
+
+
+class square(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 1, 3))
+
+    def forward(self, x):
+        assert x.shape[-1] == 224
+        return super().forward(x)
+"""
 COUNTS = """
 title: Counts, printed by other conventions
 where: Table 1
@@ -273,6 +294,19 @@ def test_words_are_explained_as_words(counts, repro):
     assert "10×10  input of 299  as printed" in text
 
 
+def test_a_net_that_fits_one_size_alone_is_counted_at_that_size(counts, workers):
+    """An error without words is told in ours."""
+    Path("square_net.py").write_text(SQUARE)
+    table = Path(counts.words[0]).with_name("table2.yaml")
+    rows = '  one: {build: "py:square_net:square", input: 224, values: [0.01]}'
+    table.write_text(f"title: one\nwhere: here\ncolumns: {{params: {{quantity: params, unit: K}}}}\nrows:\n{rows}\n")
+    asked = replace(counts, words=(str(table),))
+    found = {e.name: e for e in explain.explain(asked, "one", "params", workers, Lines())[1]}
+
+    assert found["input of 299"].note == "it is not read from this net"
+    assert "input of 224" not in found  # as it is
+
+
 @pytest.mark.slow
 def test_the_demo_catches_both_faults(repro):
     """Within two minutes, and what is told is what happened."""
@@ -281,5 +315,5 @@ def test_the_demo_catches_both_faults(repro):
     assert "the printed count: match: 132.863336 is in [132.5, 133.5)" in first
     assert "the printed count: differs: 132.863336 is not in [133.5, 134.5)" in digit
     assert "  0 jobs had to be done" in digit
-    assert "  1 jobs had to be done" in weight
-    assert all("of the size it was trained on: match: " in step for step in (first, digit, weight))
+    assert "  to do again: train vgg:A" in weight
+    assert all("of the size it was trained on: match: " in step for step in (first, digit))

@@ -113,6 +113,7 @@ def test_bad_words_are_one_line_and_exit_2(made, repro, tmp_path):
     dense = ("densenet/table3", "--row", "DenseNet-121")
     for words, message in {
         (TABLE, "--row", "A", "--scores", tmp_path / "none.npz"): "none.npz: expected npz with `ids` and `scores`",
+        ("vgg", "--row", "A", "--scores", path): "'vgg' is several tables; expected one, as vgg/table1",
         (TABLE, "--row", "AA", "--scores", path): "has no such row or column; did you mean 'A'?",
         (
             TABLE,

@@ -181,3 +181,41 @@ def test_two_processes_train_from_the_command_line(imagenet: Path, tmp_path: Pat
     assert [line["epoch"] for line in epochs] == list(range(12))
     assert epochs[-1]["loss"] < epochs[0]["loss"]
     assert "0 to do" in repro(*words, "--limit", "40", "--dry-run", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_a_library_s_net_decides_as_by_the_library_s_own_transforms(
+    library: str, imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Image by image: ours from the command line, theirs by PIL, the library's transforms and a plain loop."""
+    import timm.data
+    from PIL import Image
+    from torchvision.models import ResNet18_Weights
+
+    monkeypatch.setenv("REPRO_DATA_IMAGENET_1K", str(imagenet))
+    build, file = f"{library}:resnet18", tmp_path / "net.pth"
+    weights_that_know(build, imagenet, file)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "table1.yaml").write_text(
+        f"title: t\nwhere: Table 1\ndefaults: {{build: '{build}', dataset: imagenet-1k-val}}\n"
+        "columns: {top-1: top1_error}\nrows:\n  net: {Q: 256, protocol: centre, values: [30.0]}\n"
+    )
+    resize = "bilinear antialias" if library == "torchvision" else "bicubic antialias"
+    words = ["run", "mine/table1.yaml", "--scale", "full", "--weights", "net.pth", "--limit", "40", "--no-mlflow"]
+    repro(*words, "-o", f"protocol.resize={resize}", cwd=tmp_path)
+    (record,) = (tmp_path / "runs" / "store" / "records" / "scores").glob("*/*.npz")
+    with np.load(record) as found:
+        ours = dict(zip(found["ids"].tolist(), found["scores"].argmax(1).tolist(), strict=True))
+
+    transform: Any = ResNet18_Weights.IMAGENET1K_V1.transforms()
+    if library == "timm":
+        given = {"crop_pct": 0.875, "interpolation": "bicubic", "mean": MEAN / 255, "std": STD / 255}
+        transform = timm.data.create_transform(224, **given)
+    net = make(Build.parse(build)).eval()
+    net.load_state_dict(torch.load(file, weights_only=True)["state_dict"])
+    theirs = {}
+    for path in sorted((imagenet / "val").rglob("*.JPEG")):
+        with torch.no_grad(), Image.open(path) as image:
+            theirs[path.name] = int(net(transform(image.convert("RGB"))[None]).argmax())
+    assert len(set(theirs.values())) >= 5  # a net that says one thing of all proves nothing
+    assert ours == theirs

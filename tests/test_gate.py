@@ -128,7 +128,12 @@ CHANGES = {
     "protocol": (
         "repro/protocols.py",
         ('"senet224": _centre(256, 224', '"senet224": _centre(288, 224'),
-        ("error | value: ", "still incomparable", "new: evaluate vgg:A base S=40 seed 0 "),
+        (
+            "error | value: ",
+            "still incomparable",
+            "new: evaluate vgg:A base S=40 seed 0 ",
+            "; top-1 error image by image ",
+        ),
         {"error"},
     ),
     "recipe": (
@@ -152,7 +157,10 @@ def test_one_changed_line_turns_the_gate_red_and_undone_it_is_green(what, place,
     for part in (*parts, "since ", "tables/mine/table1.yaml:"):
         assert part in red.stdout
     assert set(re.findall(r"^mine/table1 \| (.+?) \| value: ", red.stdout, re.M)) == moved
-    assert "moved; if that is meant: repro bless mine/table1 --scale proxy --reason WHY (exit 1)" in red.stderr
+    assert "moved; if that is meant: repro bless mine/table1 --reason WHY (exit 1)" in red.stderr
+    if what == "protocol":  # both sides' scores are kept
+        found = re.search(r"error \| value: .*by (\S+), .*\n.*image by image (\S+) pp, 95 % interval ", red.stdout)
+        assert float(found[2]) == pytest.approx(float(found[1]), abs=0.006)
     assert green.stdout == ""
     assert green.stderr == "7 claims checked, 0 moved (exit 0)\n"
     assert records(place) == before
@@ -256,6 +264,7 @@ def test_ci_gets_junit_annotations_and_a_summary(place, repro):
         done = repro("check", *words, cwd=place, code=1)
 
     line = next(i for i, text in enumerate(TABLE.splitlines(), 1) if text.startswith("  params"))
+    assert "repro bless mine/table1 --only static --reason WHY" in done.stderr
     where = f"::error file=tables/mine/table1.yaml,line={line},title=mine/table1 | params | value::match -> differs"
     assert where in done.stdout
     suite = ElementTree.parse(place / "j.xml").getroot()[0]

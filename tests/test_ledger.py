@@ -33,7 +33,7 @@ PLAIN = {"JPEG decoder", "resize filter", "another training's seed"}
         ({"view": replace(VIEW, side="none")}, PLAIN - {"resize filter"}),
         ({"view": replace(VIEW, resize="bilinear")}, PLAIN | {"no antialias"}),
         ({"view": replace(VIEW, side="both", Q=224)}, PLAIN | {"square in place of short side"}),
-        ({"dtype": "bfloat16"}, PLAIN | {"16-bit numbers"}),
+        ({"dtype": "bfloat16"}, PLAIN | {"reduced precision"}),
         ({"origin": "external: f"}, PLAIN - {"another training's seed"} | {"another library's resize"}),
         ({"preprocessing": {"resize": "bilinear antialias", "Q": 256, "crop": 224}}, PLAIN - {"resize filter"}),
         ({"preprocessing": {"resize": "bicubic antialias", "Q": 256, "crop": 224}}, PLAIN),

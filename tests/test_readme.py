@@ -93,7 +93,7 @@ def test_the_two_commands_install_what_the_project_declares():
     extras = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
     assert run.endswith(".venv/bin/repro run table3")
-    assert tests.endswith("-m pytest")
+    assert tests.endswith("-m pytest -n 2 --dist loadfile")
     assert "dev" in extras
     for command in (run, tests):
         assert command.startswith("python3 -m venv ")

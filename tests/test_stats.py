@@ -147,8 +147,8 @@ def test_intervals_of_runs_by_hand():
     """Three runs of mean 10 and deviation 1: t(2) is 2.920 at 95 % and 4.303 at 97.5 %."""
     runs = [9.0, 10.0, 11.0]
 
-    assert stats.mean_interval(runs) == pytest.approx((10 - 2.920 / math.sqrt(3), 10 + 2.920 / math.sqrt(3)), abs=1e-3)
-    assert stats.prediction_interval(runs) == pytest.approx(
+    assert stats.of_runs(runs, 0.90) == pytest.approx((10 - 2.920 / math.sqrt(3), 10 + 2.920 / math.sqrt(3)), abs=1e-3)
+    assert stats.of_runs(runs, 0.95, one_more=True) == pytest.approx(
         (10 - 4.303 * 2 / math.sqrt(3), 10 + 4.303 * 2 / math.sqrt(3)), abs=2e-3
     )
 
@@ -170,11 +170,11 @@ def test_intervals_of_runs_miss_as_often_as_they_say():
     rng = np.random.default_rng(1)
 
     def misses_mean(rng):
-        low, high = stats.mean_interval(rng.normal(5, 2, 3).tolist())
+        low, high = stats.of_runs(rng.normal(5, 2, 3).tolist(), 0.90)
         return not low <= 5 <= high
 
     def misses_next(rng):
-        low, high = stats.prediction_interval(rng.normal(5, 2, 3).tolist())
+        low, high = stats.of_runs(rng.normal(5, 2, 3).tolist(), 0.95, one_more=True)
         return not low <= rng.normal(5, 2) <= high
 
     assert share_of(3000, rng, misses_mean) == pytest.approx(0.10, abs=0.018)

@@ -83,6 +83,13 @@ def test_a_later_version_of_the_store_is_refused(tmp_path):
         Store(tmp_path)
 
 
+def test_a_marker_that_is_no_text_is_refused_too(tmp_path):
+    """Bytes that are no number are told as a version, not by a traceback."""
+    (tmp_path / "VERSION").write_bytes(b"\xff\xfe")
+    with pytest.raises(ReproError, match="choose another with --store"):
+        Store(tmp_path)
+
+
 def _hold(root: Path, held: multiprocessing.Event, end: multiprocessing.Event) -> None:
     with Store(root).lock("ab12"):
         held.set()

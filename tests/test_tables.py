@@ -195,6 +195,40 @@ def test_arithmetic_is_exact_and_reads_nothing_else():
         tables.arithmetic("__import__('os')")
 
 
+@pytest.mark.parametrize("text", ["1/0", "floor(1/0)", "10**10**10", "(-1)**(1/2)", "True", "1 +", "\0"])
+def test_arithmetic_without_a_value_is_one_line_with_its_place(text):
+    """A division by zero in a table is a mistake of its author's, no traceback."""
+    with pytest.raises(ReproError, match=r"^table1.yaml:3: .* is no arithmetic$"):
+        tables.arithmetic(text, "table1.yaml", 3)
+
+
+def test_a_mistake_in_a_cell_on_a_line_of_its_own_has_that_line(load):
+    """The line is that of the misspelt key, also below a list of values."""
+    table = TABLE.replace("values: [25.60, 133]", "values: [\n    25.60,\n    {printed: 133,\n     untis: M}]")
+    check_message(load, table, PAPER, "table1.yaml:8:", "unknown key 'untis'", "did you mean 'unit'?")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"optimizer.lr": "fast"}, "-o recipe: optimizer lr is 'fast': input should be a valid number"),
+        ({"optimizer.lrr": "1"}, "-o recipe: unknown key 'lrr'; did you mean 'lr'?"),
+        ({"ema": "0.9", "polyak": "1"}, "-o recipe: either ema or polyak is averaged, not both"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_not_laid_on_the_file(load, given, said):
+    """Nothing is wrong with the recipe in paper.yaml, so no line of it is named."""
+    with pytest.raises(ReproError) as caught:
+        resolve(load().paper, "base", "proxy", {f"recipe.{key}": value for key, value in given.items()})
+    assert str(caught.value).startswith(said)
+
+
+def test_a_table_named_twice_is_found_once():
+    """By its name and by its path."""
+    [path] = tables.find(["vgg/table3"])
+    assert tables.find(["vgg/table3", str(path), "vgg/table3"]) == [path]
+
+
 def test_an_unknown_table_suggests_the_nearest():
     """A wrong name ends in what to type next."""
     with pytest.raises(

@@ -64,6 +64,15 @@ def test_validate_tells_every_bad_file(repro, tmp_path):
     assert "b.yaml:1: unknown key 'titel'; did you mean 'title'?" in done.stderr
 
 
+def test_validate_reads_the_recipes_of_a_paper_whole(repro, tmp_path):
+    """A misspelt field of a recipe is told with its line, not found by the first run."""
+    text = (TINY / "paper.yaml").read_text()
+    (tmp_path / "paper.yaml").write_text(text.replace("momentum:", "momentun:", 1))
+    line = text[: text.index("momentum:")].count("\n") + 1
+    done = repro("validate", tmp_path / "paper.yaml", code=2)
+    assert f"paper.yaml:{line}: unknown key 'momentun'; did you mean 'momentum'?" in done.stderr
+
+
 def test_many_tables_are_told_by_a_line_each(repro, tmp_path):
     """Past sixteen tables come counts, with differences split by cause, then every number that differs."""
     text = "title: t\nwhere: Table {n}\ncolumns: {{n: params}}\nrows: {{a: {{build: vgg:A, values: [{v}]}}}}\n"

@@ -305,6 +305,15 @@ def test_the_page_of_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
         ui(tmp_path)
 
 
+def test_a_port_on_which_something_else_listens_is_taken(store: Path) -> None:
+    """Also where it speaks no HTTP: one line, and no server is started in vain."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(ReproError, match="is taken; choose another with --port"):
+            ui(store, other.getsockname()[1])
+
+
 def test_metrics_are_named_by_quantity_or_by_column(store: Path) -> None:
     """Table 2's columns all hold counts; two columns never write the same metric, and MLflow takes every name."""
     counts = [Entry(c, "params", "match", "1", 1.0, 1.0, 0.0) for c in ("A, A-LRN", "A; A-LRN", "B*")]

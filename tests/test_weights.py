@@ -204,11 +204,12 @@ def test_a_local_file_is_seen_as_it_says_or_as_is_usual_and_the_source_says_whic
     said = {"mean": json.dumps([100.0, 110.0, 120.0]), "scale": json.dumps(0.0157)}
     save_file(state, tmp_path / "b.safetensors", said)
     save_file(state, tmp_path / "c.safetensors", {**said, "scale": json.dumps([0.01, 0.02, 0.03])})
+    save_file(state, tmp_path / "another.safetensors", {"mean": "of five runs", "scale": "1"})
 
-    files = {p.name: find(str(p), SMALL, tmp_path) for p in sorted(tmp_path.glob("[abc].*"))}
+    files = {p.name: find(str(p), SMALL, tmp_path) for p in sorted(tmp_path.glob("*.*"))}
 
     assert all(isinstance(f, Published) and f.build == SMALL and f.differs == "" for f in files.values())
-    for usual in (files["a.pth"], files["a.safetensors"]):
+    for usual in (files["a.pth"], files["a.safetensors"], files["another.safetensors"]):
         np.testing.assert_allclose(usual.mean, [123.675, 116.28, 103.53])
         np.testing.assert_allclose(usual.scale, 1 / np.array([58.395, 57.12, 57.375]))
         assert "states no mean and std: ImageNet's usual" in usual.source

@@ -58,13 +58,15 @@ def check(name: str, root: str | None, samples: Path | None, as_json: bool, stor
     except JobError as error:
         return end(FAILED, error.reason)
     counts, odd, sizes, bad = Counter(images.labels.tolist()).values(), Counter[str](), Counter[str](), []
-    looks = data.Looks(**vars(images)) if isinstance(images, data.Files) else None
-    for _, seen in data.stream(looks, range(len(images)), cores()) if looks else ():
-        if isinstance(seen, data.Unreadable):
-            bad.append({"path": seen.path, "why": seen.why})
-        else:
-            sizes[f"{seen[0][1]}x{seen[0][0]}"] += 1
-            odd.update(seen[1])
+    if isinstance(images, data.Images):
+        sizes["{2}x{1}".format(*images.images.shape)] = len(images)
+    else:
+        for _, seen in data.stream(data.Looks(**vars(images)), range(len(images)), cores()):
+            if isinstance(seen, data.Unreadable):
+                bad.append({"path": seen.path, "why": seen.why})
+            else:
+                sizes[f"{seen[0][1]}x{seen[0][0]}"] += 1
+                odd.update(seen[1])
     found: dict[str, Any] = {"name": name, "root": str(data.root_of(name) or cache), **facts}
     found |= {"whole_set": SIZES.get(name, ("unknown",))[0], "seen_classes": len(counts)}
     found |= {"per_class": " to ".join(map(str, sorted({min(counts), max(counts)})))}

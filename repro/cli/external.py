@@ -34,8 +34,10 @@ def judge(table: str, scores: Path, row: str, columns: tuple[str, ...], scale: s
     from ..report import terminal
     from ..schema import Result
 
-    claims = Claims(scale)
-    found = claims.table(tables.find([table])[0])
+    claims, paths = Claims(scale), tables.find([table])
+    if len(paths) > 1:
+        raise ReproError(f"{table!r} is several tables; expected one, as {paths[0].parent.name}/{paths[0].stem}")
+    found = claims.table(paths[0])
     places = [claims.address(found, f"{found.name} | {row} | {c}") for c in columns or found.columns]
     named = {c.column: (c, c.claim) for c in (claims.cell(*p) for p in places) if c.claim and c.quantity[:3] == "top"}
     if len({c.quantity for c, _ in named.values()}) < max(len(named), 1):
@@ -84,7 +86,7 @@ def _ranks(path: Path, images: Any) -> Any:
         say = "expected npz with `ids` and `scores`, or parquet with `id` and a column for each class in label order"
         raise ReproError(f"{say} ({error})", str(path)) from None
     given, known = Counter(ids), set(images.ids)
-    doubled = [name for name, count in given.items() if count > 1]
+    doubled = {name for name, count in given.items() if count > 1}
     wrong = {"given twice": doubled, "unknown": given.keys() - known, "missing": known - given.keys()}
     for what, which in wrong.items():
         if which:

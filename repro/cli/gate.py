@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from ..pipeline import Options, Outcome
 
 FOLDER = Path("runs/baseline")
+_FILE = click.Path(path_type=Path)
 _jobs = click.option("--jobs", type=click.IntRange(1), help="Jobs at once.  [default: one a core]")
 _device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto: a GPU if any.")
-_FILE = click.Path(path_type=Path)
 
 
 def measured(chosen: Options) -> Outcome:
@@ -63,18 +63,19 @@ def check(junit: Path | None, markdown: Path | None, github: bool, as_json: bool
     from .. import gate, tables
     from ..report import ci
 
-    chosen, own = _chosen(**given), Path("tables")
-    every = [f"{p.parent.name}/{p.name.split('.')[0]}" for p in sorted(FOLDER.glob(f"*/*.{chosen.scale}.json"))]
-    words = chosen.words or [str(path) if (path := own / f"{name}.yaml").is_file() else name for name in every]
+    chosen = _chosen(**given)
+    ending = f".{chosen.scale}.json"
+    every = [p.relative_to(FOLDER).as_posix().removesuffix(ending) for p in sorted(FOLDER.glob(f"*/*{ending}"))]
+    words = chosen.words or [path if Path(path := f"tables/{name}.yaml").is_file() else name for name in every]
     paths = {f"{p.resolve().parent.name}/{p.stem}": str(p) for p in (tables.find(words) if words else [])}
-    old = {name: gate.read(FOLDER / f"{name}.{chosen.scale}.json") for name in paths}
+    old = {name: gate.read(FOLDER / f"{name}{ending}") for name in paths}
     absent = [name for name, was in old.items() if not was]
     if len(absent) == len(old):
         return end(NOTHING, f"no baseline of {', '.join(absent) or 'any table'}; `repro bless TABLE` makes one")
     outcome = measured(replace(chosen, words=tuple(paths[name] for name, was in old.items() if was)))
     new = [gate.snapshot(report, outcome, chosen.seeds) for report in outcome.reports]
     pairs = zip(filter(None, old.values()), new, outcome.reports, strict=True)
-    changes = [change for was, now, report in pairs for change in gate.compare(was, now, report)]
+    changes = [change for was, now, report in pairs for change in gate.compare(was, now, report, outcome)]
     changes.sort(key=lambda c: ("failed", "differs", "missing", c.now).index(c.now))  # the worst first
     say = f"{sum(len(now['cells']) for now in new)} claims checked, {len(changes)} moved"
     broken = max(outcome.broken, len(outcome.failures))
@@ -82,8 +83,8 @@ def check(junit: Path | None, markdown: Path | None, github: bool, as_json: bool
     if broken:
         say += f", {broken} planned cells or jobs could not be measured"
     elif changes:
-        bless = ["repro", "bless", *dict.fromkeys(c.table for c in changes), "--scale", chosen.scale]
-        say += f"; if that is meant: {shlex.join(bless)} --reason WHY"
+        words = ["repro", "bless", *dict.fromkeys(c.table for c in changes), *_unusual(given)]
+        say += f"; if that is meant: {shlex.join(words)} --reason WHY"
     say += f"; no baseline of {', '.join(absent)}" if absent else ""
     if as_json:
         click.echo(json.dumps([asdict(c) for c in changes], indent=1, ensure_ascii=False))
@@ -95,6 +96,16 @@ def check(junit: Path | None, markdown: Path | None, github: bool, as_json: bool
         if file:
             file.write_text(content, encoding="utf-8")
     return end(code, say)
+
+
+def _unusual(given: dict[str, Any]) -> list[str]:
+    """The words of the options of a check that are not the usual ones, as `bless` takes them."""
+    words = []
+    for p in bless.params:
+        value = given.get(p.name or "")
+        if p.name not in ("tables", "jobs") and value not in (None, (), p.get_default(click.Context(bless))):
+            words += [str(w) for v in (value if p.multiple else [value]) for w in (p.opts[0], v)]
+    return words
 
 
 @click.command(short_help="Accept what is measured now as the baseline.")
@@ -115,7 +126,7 @@ def bless(reason: str, as_json: bool, **given: Any) -> int:
     for report in outcome.reports:
         path = FOLDER / f"{report.table.name}.{chosen.scale}.json"
         was, now = gate.read(path), gate.snapshot(report, outcome, chosen.seeds)
-        changes = gate.compare(was, now, report) if was else []
+        changes = gate.compare(was, now, report, outcome) if was else []
         _show(changes)
         if (was or now["cells"]) and gate.write(path, now, was, report, reason):
             click.echo(f"{path}: {f'{len(changes)} moved of' if was else 'new,'} {len(now['cells'])} claims")

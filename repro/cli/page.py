@@ -11,21 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline import Outcome, Report, Run
-from ..schema import Record, System, Verdict
+from ..schema import Record, Verdict
 from ..tracking import Entry, Row, sync
 
 
 def send(outcome: Outcome, run: Run) -> list[str]:
     """Bring the page up to what was measured; returns where it is, and reasons why it is not."""
-    is_part = bool(run.options.only or run.options.rows)
+    is_part, store = bool(run.options.only or run.options.rows), run.options.store
     said = []
     for report in outcome.reports:
-        rows = list(_rows(report, outcome, run))
-        if rows:
-            name, title = report.table.name, report.table.title
-            pictures = partial(_pictures, report, outcome)
-            store = run.options.store
-            link = sync(name, title, report.scale, rows, report.relations, store, is_part, pictures)
+        if rows := list(_rows(report, outcome, run)):
+            table, pictures = report.table, partial(_pictures, report, outcome)
+            link = sync(table.name, table.title, report.scale, rows, report.relations, store, is_part, pictures)
             said.append(link.reason or link.page or f"repro ui --store {store}")
     return list(dict.fromkeys(said))
 
@@ -51,8 +48,8 @@ def _rows(report: Report, outcome: Outcome, run: Run) -> Iterator[Row]:
     for number, (key, verdicts) in enumerate(cells.items()):
         if all(v.result.value is None and v.verdict != "failed" for v in verdicts):
             continue
-        trained = any(v.result.weights for v in verdicts)
-        for i, seed in enumerate(run.options.seeds if trained else run.options.seeds[:1]):
+        trainings = max(len(v.result.weights) for v in verdicts)  # one alone of published weights and of counts
+        for i, seed in enumerate(run.options.seeds[: trainings or 1]):
             yield _row(report, outcome, run, key, number, seed, i, verdicts)
 
 
@@ -62,10 +59,6 @@ def _row(
     records = _records(outcome, verdicts, i)
     trained = [r for r in records if r.kind == "train"]
     last = trained[-1] if trained else records[-1] if records else None
-    systems = [s for v in verdicts for e in v.cell.systems for s in e]
-    params = {"scale": report.scale, **(_params(systems[0], trained) if systems else {})}
-    log = run.store.file(trained[-1], "log.jsonl") if trained else None
-    curve = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log and log.is_file() else []
     environment = last.environment if last else {}
     datasets = [(n, str(f), "training") for r in trained for n, f in r.spec["data"].items()]
     datasets += [(r.spec["dataset"], r.spec["fingerprint"], "evaluation") for r in records if r.kind == "scores"]
@@ -75,12 +68,12 @@ def _row(
         number=number,
         entries=tuple(_entry(v, i) for v in verdicts),
         label=report.table.rows[key].get("label", ""),
-        params=params,
-        metrics={k: r.numbers[k] for r in trained for k in ("val_error", "train_error", "loss")},
+        params={"scale": report.scale, **_params(verdicts, records)},
+        metrics={k: r.numbers[k] for r in trained for k in ("val_error", "train_error", "loss") if k in r.numbers},
         environment={k: str(v) for k, v in environment.items() if v},
         datasets=tuple(dict.fromkeys(datasets)),
         model=trained[-1].files.get("safetensors", "") if trained else "",
-        curve=tuple(curve),
+        curve=tuple(_curve(run.store.file(trained[-1], "log.jsonl")) if trained else ()),
         files=tuple(run.store.file(r, "json") for r in records),
         git=str(environment.get("revision", "")),
         created=last.created if last else 0.0,
@@ -88,15 +81,21 @@ def _row(
     )
 
 
+def _curve(log: Path) -> Iterator[dict[str, float]]:
+    """The numbers of a training's log by epoch; MLflow takes nothing else as a metric."""
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
+        yield {k: v for k, v in json.loads(line).items() if isinstance(v, int | float)}
+
+
 def _records(outcome: Outcome, verdicts: list[Verdict], i: int) -> list[Record]:
     """The records behind a row under its seed, trainings before what was evaluated with them."""
     found: dict[str, Record] = {}
     for verdict in verdicts:
-        mine = verdict.result.weights[i] if verdict.result.weights else ()
+        mine = verdict.result.weights[i : i + 1]
         for digest in verdict.result.records:
             for kind in ("train", "scores", "measure", "settings"):
                 record = outcome.results.record(kind, digest)
-                if record and (not mine or digest in mine or record.spec.get("weights") in mine):
+                if record and not (mine and digest not in mine[0] and record.spec.get("weights") not in mine[0]):
                     found[digest] = record
     return sorted(found.values(), key=lambda r: r.kind != "train")
 
@@ -104,11 +103,9 @@ def _records(outcome: Outcome, verdicts: list[Verdict], i: int) -> list[Record]:
 def _entry(verdict: Verdict, i: int) -> Entry:
     claim, value, delta = verdict.cell.claim, verdict.result.value, verdict.delta
     claimed = claim.printed.value if claim else None
-    if verdict.result.per_seed:
+    if i < len(verdict.result.per_seed):
         value = verdict.result.per_seed[i]
         delta = None if delta is None or claimed is None else value - float(claimed)
-    if verdict.verdict == "incomparable":
-        delta = None
     return Entry(
         column=verdict.cell.column,
         quantity=verdict.cell.quantity,
@@ -116,21 +113,26 @@ def _entry(verdict: Verdict, i: int) -> Entry:
         printed=claim.printed.text if claim else "",
         claimed=None if claimed is None else float(claimed),
         measured=round(float(value), 6) if isinstance(value, Decimal | int | float) else value,  # as a page shows it
-        delta=delta,
+        delta=None if verdict.verdict == "incomparable" else delta,
         unit=verdict.cell.unit,
         reason=verdict.reason,
     )
 
 
-def _params(system: System, trained: list[Record]) -> dict[str, str]:
-    """Build, protocol and the recipe field by field, as the training's record holds them."""
+def _params(verdicts: list[Verdict], records: list[Record]) -> dict[str, str]:
+    """Build, protocol, published weights, and the recipe field by field, as the records hold them."""
+    system = next((s for v in verdicts for ensemble in v.cell.systems for s in ensemble), None)
+    if system is None:
+        return {}
     params: dict[str, Any] = {"build": str(system.build), "recipe": system.recipe, "input": system.input}
+    params["weights"] = "; ".join(dict.fromkeys(r.spec["origin"] for r in records if "origin" in r.spec))
     if system.protocol:
-        params["S"] = "-".join(str(s) for s in dict.fromkeys(system.S))
+        params["S"] = "-".join(str(s) for s in dict.fromkeys(system.S) if s)
         params["Q"] = ", ".join(dict.fromkeys(str(v.Q) for _, v in system.protocol))
         params["protocol"] = " and ".join(dict.fromkeys(v.kind for _, v in system.protocol))
         params["dataset"] = system.dataset
-    for name, value in trained[-1].spec["recipe"].items() if trained else ():
+    recipes = [r.spec["recipe"] for r in records if r.kind == "train"]
+    for name, value in recipes[-1].items() if recipes else ():
         for sub, inner in value.items() if isinstance(value, dict) else (("", value),):
             params[f"recipe.{name}{'.' * bool(sub)}{sub}"] = inner
     return {k: str(v) for k, v in params.items() if v not in ("", None)}

@@ -1,7 +1,7 @@
 """The catalogue of data sets: what is known of each, and its images, by name.
 
 The proxy's sets are made once, under `cache`; all others are read where `root_of` says that they lie, and `cache`
-keeps an index of them. `NAME@LIST.txt` is the part of a set whose ids the list names, one a line.
+keeps an index of them. `NAME@LIST.txt` is the part of such a set whose ids the list names, one a line.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ CATALOGUE = {
     **{name: (reader, "test", layout) for name, (reader, layout) in _TWO.items()},
     "svhn-extra": ("SVHN", "extra", "extra_32x32.mat"),
     "svhn-train+extra": ("SVHN", "train+extra", "train_32x32.mat, extra_32x32.mat"),
-    **{
-        f"tiny-imagenet-{half}": ("tiny-imagenet", half, "tiny-imagenet-200/, as unpacked") for half in ("train", "val")
-    },
+    **{f"tiny-imagenet-{p}": ("tiny-imagenet", p, "tiny-imagenet-200/, as unpacked") for p in ("train", "val")},
     "places365-train": ("places365", "train", "the lists, and data_large_standard/ or data_256_standard/"),
     "places365-val": ("places365", "val", "the lists, and val_large/ or val_256/"),
     "folder:NAME": ("folder", "train", "any folder of classes: CLASS/image; tars; or hfds/NAME"),
@@ -53,7 +51,8 @@ CATALOGUE = {
 def known(name: str) -> tuple[str, str, str]:
     """(reader, part, layout) of a set that lies in files. Raises JobError for a name that is not in the catalogue."""
     base = "folder:NAME" if name.startswith("folder:") else name.partition("@")[0]
-    if found := CATALOGUE.get(base) or CATALOGUE.get(base.removesuffix("-test")):
+    whole = base.removesuffix("-test")
+    if found := CATALOGUE.get(whole if whole in _TWO else base):
         return found
     from ..reader import near
 
@@ -78,10 +77,11 @@ def variable(name: str) -> str:
 def root_of(name: str) -> Path | None:
     """Where a set lies: by the environment, `REPRO_DATA_IMAGENET_1K_VAL`, or `[data]` of the nearest `repro.toml`.
 
-    A set without a root of its own takes that of its family: `imagenet-1k` serves all that begin so. A path in
-    `repro.toml` is relative to it. Raises ReproError for a `repro.toml` that cannot be used.
+    A set without a root of its own takes that of its family: `imagenet-1k` serves all that begin so, but no folder
+    another. A path in `repro.toml` is relative to it. Raises ReproError for a `repro.toml` that cannot be used.
     """
-    words = name.partition("@")[0].split("-")
+    base = name.partition("@")[0]
+    words = [base] if base.startswith("folder:") else base.split("-")
     names = ["-".join(words[:n]) for n in range(len(words), 0, -1)]
     if given := next((path for word in names if (path := os.environ.get(variable(word)))), None):
         return Path(given).expanduser()
@@ -93,7 +93,7 @@ def root_of(name: str) -> Path | None:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ReproError(f"not valid TOML: {error}", str(file)) from None
     for key, value in roots.items() if isinstance(roots, dict) else [("", roots)]:
-        if not (key and isinstance(value, str)):
+        if not (key and value and isinstance(value, str)):
             raise ReproError(f'[data] {key}: expected NAME = "PATH", got {value!r}', str(file))
         check_name(key, f"{file}: [data]")
     found = next((roots[word] for word in names if word in roots), None)
@@ -103,8 +103,7 @@ def root_of(name: str) -> Path | None:
 def facts(name: str, cache: Path) -> dict[str, Any] | None:
     """Fingerprint, images, classes of a set that is here, in this version and unchanged; else None.
 
-    `mean` (RGB, 0..255) is there where it is known or cheap: not for folders of one's own, nor Tiny-ImageNet and
-    Places365. `decoder` is there where images are decoded: what does it, with its version.
+    `mean` (RGB, 0..255) is there where it is known or cheap, `decoder` (name, version) where images are decoded.
     """
     if name in DIGITS:
         try:
@@ -125,14 +124,10 @@ def ensure(name: str, cache: Path, say: Callable[[str], None] = lambda text: Non
 
 def open_set(name: str, cache: Path) -> ImageSet:
     """The images of a set; as `ensure` otherwise."""
-    if name in DIGITS:
-        return _digits(name, cache)[1]
-    return _look_up(name, cache, lambda text: None)[1]()
+    return _digits(name, cache)[1] if name in DIGITS else _look_up(name, cache, lambda text: None)[1]()
 
 
-def _look_up(
-    name: str, cache: Path, say: Callable[[str], None] | None
-) -> tuple[dict[str, Any], Callable[[], ImageSet]]:
+def _look_up(name: str, cache: Path, say: Callable[[str], None] | None) -> tuple[Any, Callable[[], ImageSet]]:
     reader, half, layout = known(name)
     if (root := root_of(name)) is None:
         raise JobError(f"{name} is not here; say where it lies with --data {name}=PATH or in repro.toml ({layout})")
@@ -189,12 +184,12 @@ def samples(name: str, cache: Path, path: Path, rows: int = 8, columns: int = 12
     for place, i in enumerate(which[images.labels[which].argsort(kind="stable")]):
         x, y = place % columns * (side + 4) + 2, place // columns * (side + line + 4) + 2
         label = int(images.labels[i])
-        pen.text((x + 2, y + side + 1), f"{label}  {images.classes[label]}", fill="black", font_size=12)
+        pen.text((x + 2, y + side + 1), f"{label}  {images.classes[label]}", fill="black")
         try:
             pixels = images[i]
         except Unreadable:
             continue  # an empty place
-        size = [max(1, round(n * side / max(pixels.shape))) for n in pixels.shape[1::-1]]
-        sheet.paste(Image.fromarray(pixels).resize((size[0], size[1]), Image.Resampling.NEAREST), (x, y))
+        width, height = (max(1, round(n * side / max(pixels.shape))) for n in pixels.shape[1::-1])
+        sheet.paste(Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST), (x, y))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, format="PNG")

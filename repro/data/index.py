@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ..files import write_whole
 from .layouts import lines, listed
 from .sets import Files, Images, ImageSet
 
+VERSION = 2  # of the index; raised when it would hold something else
 BLACKLIST = "ILSVRC2014_clsloc_validation_blacklist.txt"
 Say = Callable[[str], None]
 
@@ -32,13 +33,11 @@ def look_up(
     from PIL import __version__, features
 
     place = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:12]
-    found = _index(cache / "index" / f"{reader}-{half}-{place}-1.npz".lower(), reader, half, root, say)  # 1: a version
+    found = _index(cache / "index" / f"{reader}-{half}-{place}-{VERSION}.npz".lower(), reader, half, root, say)
     which, classes = _part(found["ids"], name, root), found["classes"].tolist()
     ids, labels, digests = (found[key][which] for key in ("ids", "labels", "digests"))
-    digest = hashlib.sha256()
-    for key, label, content in zip(ids, labels, digests, strict=True):
-        digest.update(b"%s\0%d\0" % (key, label) + content.tobytes())
-    facts = {"fingerprint": digest.hexdigest(), "images": len(ids), "classes": len(classes)}
+    content = b"\0".join(ids.tolist()) + labels.astype("<i8").tobytes() + digests.tobytes()
+    facts = {"fingerprint": hashlib.sha256(content).hexdigest(), "images": len(ids), "classes": len(classes)}
     if "mean" in found:
         facts["mean"] = np.broadcast_to(found["mean"], 3).tolist()
     else:
@@ -69,13 +68,17 @@ def _index(path: Path, reader: str, half: str, root: Path, say: Say | None) -> d
             return found
         images, files = listed(reader, half, root)
         watched = np.array(sorted(map(os.fsencode, files)))
-        stamps = _stamps(watched)  # before the reading, so that a change during it is noticed at the next use
-        found = {"watched": watched, "stamps": stamps, "labels": images.labels, "classes": np.array(images.classes)}
-        found |= {"ids": np.array([i.encode() for i in images.ids]), "digests": _digests(images, f"{root}: ", say)}
+        try:
+            # The stamps come before the reading, so that a change during it is noticed at the next use.
+            found = {"watched": watched, "stamps": _stamps(watched), "digests": _digests(images, f"{root}: ", say)}
+        except OSError as error:  # no fingerprint would be true of a file that cannot be read
+            raise JobError(f"{os.fsdecode(error.filename or root)}: {error.strerror or error}") from None
+        found |= {"labels": images.labels, "classes": np.array(images.classes)}
         if isinstance(images, Images):
+            found["ids"] = np.array(images.ids, "S")
             found["mean"] = images.images.mean((0, 1, 2) if images.images.ndim == 4 else None, dtype=np.float64)
-        elif images.reader is None:
-            found["places"] = images.places
+        else:
+            found |= {"ids": images.places["id"]} | ({} if images.reader else {"places": images.places})
         write_whole(path, lambda file: np.savez(file, **found))
     return found
 
@@ -90,28 +93,21 @@ def _true(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _stamps(paths: Iterable[bytes]) -> np.ndarray:
+def _stamps(paths: np.ndarray) -> np.ndarray:
     """Size and time of change (ns) of each file; a folder's change when one in it comes or goes. (N, 2) int64."""
-    found = [(s.st_size, s.st_mtime_ns) for s in map(os.stat, map(bytes, paths))]
-    return np.array(found, np.int64).reshape(-1, 2)
+    return np.array([(s.st_size, s.st_mtime_ns) for s in map(os.stat, paths.tolist())], np.int64)
 
 
-def _digests(images: ImageSet, name: str, say: Callable[[str], None]) -> np.ndarray:
-    """SHA-256 of each image's bytes, (N, 32) uint8, read by threads."""
-    found, some = np.empty((len(images), 32), np.uint8), 1 << 14
-
-    def one(i: int) -> None:
-        try:
-            found[i] = np.frombuffer(hashlib.sha256(images.content(i)).digest(), np.uint8)
-        except OSError as error:  # no fingerprint would be true of a file that cannot be read
-            raise JobError(f"{error.filename}: {error.strerror}") from None
-
+def _digests(images: ImageSet, name: str, say: Say) -> np.ndarray:
+    """SHA-256 of each image's bytes, (N, 32) uint8, read by threads. Raises OSError."""
+    found, some = b"", 1 << 14
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
         for start in range(0, len(images), some):
             if start:
                 say(f"{name}{start:,} of {len(images):,} images read")
-            list(pool.map(one, range(start, min(start + some, len(images)))))
-    return found
+            part = range(start, min(start + some, len(images)))
+            found += b"".join(pool.map(lambda i: hashlib.sha256(images.content(i)).digest(), part))
+    return np.frombuffer(found, np.uint8).reshape(-1, 32)
 
 
 def _part(ids: np.ndarray, name: str, root: Path) -> np.ndarray:
@@ -123,10 +119,14 @@ def _part(ids: np.ndarray, name: str, root: Path) -> np.ndarray:
         if path is None:
             raise JobError(f"{base}: the list of the images to leave out is not there; put {BLACKLIST} into {root}")
         here &= ~np.isin(ids, [f"ILSVRC2012_val_{words[0]:0>8}.JPEG".encode() for _, words in lines(path)])
+        if here.all():
+            raise JobError(f"{path}: none of the images that it leaves out is in {root}")
     if keep:
         wanted = {words[0].encode(): n for n, words in lines(Path(keep))}
         here &= np.isin(ids, list(wanted))
         if lacking := wanted.keys() - set(ids[here].tolist()):
             odd = min(lacking, key=wanted.__getitem__)
             raise JobError(f"{keep}:{wanted[odd]}: {base} has no image {odd.decode()!r}")
+        if not wanted:
+            raise JobError(f"{keep}: names no image")
     return np.flatnonzero(here)

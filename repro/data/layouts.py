@@ -8,7 +8,7 @@ import re
 import tarfile
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,19 +18,16 @@ from .sets import Files, Images, ImageSet
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 LISTS = f"""val.txt (lines FILE WNID, or FILE N with N of 0..999 counting the sorted wnids), LOC_val_solution.csv, or \
 {TRUTH} with the devkit's meta.mat, in whose order it counts"""
+PLACES = "categories_places365.txt"
 # (set, part): folders or tars under the root, lists that tell the class of an image, and the list of classes
-LAYOUTS: dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...], str]] = {
-    ("imagenet", "train"): (("train", "train.tar", "ILSVRC2012_img_train.tar"), (), ""),
-    ("imagenet", "val"): (("val", "val.tar", "ILSVRC2012_img_val.tar"), ("val.txt", "LOC_val_solution.csv", TRUTH), ""),
-    ("tiny-imagenet", "train"): (("train",), (), "wnids.txt"),
-    ("tiny-imagenet", "val"): (("val",), ("val_annotations.txt",), "wnids.txt"),
-    ("places365", "train"): (
-        ("data_large_standard", "data_256_standard"),
-        ("places365_train_standard.txt",),
-        "categories_places365.txt",
-    ),
-    ("places365", "val"): (("val_large", "val_256"), ("places365_val.txt",), "categories_places365.txt"),
-    ("folder", "train"): ((), (), ""),
+LAYOUTS: dict[tuple[str, str], tuple[list[str], list[str], str]] = {
+    ("imagenet", "train"): (["train", "train.tar", "ILSVRC2012_img_train.tar"], [], ""),
+    ("imagenet", "val"): (["val", "val.tar", "ILSVRC2012_img_val.tar"], ["val.txt", "LOC_val_solution.csv", TRUTH], ""),
+    ("tiny-imagenet", "train"): (["train"], [], "wnids.txt"),
+    ("tiny-imagenet", "val"): (["val"], ["val_annotations.txt"], "wnids.txt"),
+    ("places365", "train"): (["data_large_standard", "data_256_standard"], ["places365_train_standard.txt"], PLACES),
+    ("places365", "val"): (["val_large", "val_256"], ["places365_val.txt"], PLACES),
+    ("folder", "train"): ([], [], ""),
 }
 # What torchvision's readers read under the root.
 ARRAYS = {"CIFAR10": "cifar-10-batches-py/*", "CIFAR100": "cifar-100-python/*", "SVHN": "*_32x32.mat",
@@ -48,9 +45,8 @@ def wnids() -> list[str]:
 def listed(reader: str, half: str, root: Path) -> tuple[ImageSet, set[str]]:
     """A set as it lies under its root, in the order of its ids, and the files and folders that say what is in it.
 
-    Ids are the names of the files, the same in every layout; of a `folder` and of Places365, paths. A label is the
-    number of a class among the sorted names of all classes. Raises JobError for what is missing, ReproError for a
-    list that cannot be used.
+    ImageNet's ids are the names of its files, whatever the layout and ending; of other sets, paths. A label is the
+    number of a class among the sorted names of all. Raises JobError for what is missing, ReproError for a bad list.
     """
     if not root.exists() and root.parts[:1] != ("hfds",):
         raise JobError(f"{root} is not there")
@@ -60,33 +56,35 @@ def listed(reader: str, half: str, root: Path) -> tuple[ImageSet, set[str]]:
     root = top if (top := root / "tiny-imagenet-200").is_dir() else root
     place = next((p for name in folders if (p := root / name).exists()), root)
     source, rows, watched = _hub(root, half) if root.parts[:1] == ("hfds",) else (None, *_scan(place))
-    if reader == "imagenet":
-        names = wnids()
+    told = _shards(rows)
+    if told and reader != "imagenet":
+        raise JobError(f"{place}: webdataset shards are read for ImageNet alone; unpack them to CLASS/image")
+    if classes:
+        names = sorted(words[0] for _, words in lines(root / classes))
+        watched.add(str(root / classes))
     else:
-        tops = {row[0].split("/")[0] for row in rows if "/" in row[0]}
-        names = sorted(words[0] for _, words in lines(root / classes)) if classes else sorted(tops)
+        names = wnids() if reader == "imagenet" else sorted({r[0].split("/")[0] for r in rows if "/" in r[0]})
     number = {name: i for i, name in enumerate(names)}
     groups = [next((part for part in row[0].split("/")[:-1] if part in number), "") for row in rows]
-    told: Told = {}
-    if not all(groups):
-        told = _shards(rows) if rows[0][3] >= 0 else {}
-        paths = [path for f in (place, root, place.parent) for name in lists if (path := f / name).is_file()]
-        told = told or (_told(paths[0]) if paths else {})
-        watched |= {str(p) for p in paths[:1]} | {str(p.with_name("meta.mat")) for p in paths[:1] if p.name == TRUTH}
+    if not (told or all(groups)):
+        paths = [path for f in (place, root, place.parent) for name in lists if (path := f / name).is_file()][:1]
+        told = _told(paths[0]) if paths else {}
+        watched |= {str(p) for p in paths} | {str(p.with_name("meta.mat")) for p in paths if p.name == TRUTH}
     labels = [_label(row[0], group, told, number, place) for row, group in zip(rows, groups, strict=True)]
-    short = [PurePosixPath(row[0]).name for row in rows]
+    short = [PurePosixPath(row[0]).name if "imagenet" in reader else row[0] for row in rows]
     for name, label in zip(short if reader == "imagenet" else (), labels, strict=False):
         if number.get(name[:9], label) != label:
             raise JobError(f"{place}: {name} has the label {label}, its wnid is number {number[name[:9]]}")
         if re.match("ILSVRC2012_val_" if half == "train" else r"n\d{8}_\d", name):
             raise JobError(f"{place}: {name} is no image of {half}; set the root of {half} to its own folder")
-    keys = np.array([os.fsencode(n) for n in (short if "imagenet" in reader else [row[0] for row in rows])])
-    order = np.argsort(keys, kind="stable")
-    if len(twice := np.flatnonzero(keys[order][1:] == keys[order][:-1])):
-        raise JobError(f"{root}: two images are called {keys[order][twice[0]].decode()}; is the set here twice?")
-    found = np.array([os.fsencode(row[1]) for row in rows])
+    if reader == "imagenet":  # a shard calls them .jpg
+        short = [os.path.splitext(name)[0] + ".JPEG" for name in short]
+    keys, found = (np.array(list(map(os.fsencode, n))) for n in (short, [row[1] for row in rows]))
     places = np.empty(len(rows), [("id", keys.dtype), ("path", found.dtype), ("offset", "i8"), ("length", "i8")])
     places["id"], places["path"], (places["offset"], places["length"]) = keys, found, np.array([r[2:] for r in rows]).T
+    order = np.argsort(keys, kind="stable")
+    if len(twice := np.flatnonzero(keys[order][1:] == keys[order][:-1])):
+        raise JobError(f"{root}: two images are called {os.fsdecode(keys[order][twice[0]])}; is the set here twice?")
     return Files(places[order], np.array(labels)[order], names, "", source), watched
 
 
@@ -124,7 +122,8 @@ def _scan(place: Path) -> tuple[list[Row], set[str]]:
                 rows.append((name, os.path.join(place, parent) if parent else str(place), start, member.size))
     except (RuntimeError, OSError, ValueError, AssertionError, tarfile.ReadError) as error:
         empty = "Found 0 images" in str(error) or "unpack" in str(error)
-        raise JobError(f"{place}: {'no images are there' if empty else error or 'no folder and no .tar'}") from None
+        told = "no images are there" if empty else str(error) or "is no folder and no .tar"
+        raise JobError(f"{place}: {told}") from None
     files = {row[1] for row in rows}
     folders = {f for name in {os.path.dirname(f) for f in files} for f in (Path(name), *Path(name).parents)}
     return rows, files | {str(f) for f in folders if f.is_relative_to(place)}
@@ -153,9 +152,9 @@ def _hub(root: Path, half: str) -> tuple[Any, list[Row], set[str]]:
 
 
 def _shards(rows: list[Row]) -> Told:
-    """What the `.cls` beside each image of webdataset shards says."""
+    """What the `.cls` beside each image of webdataset shards says; nothing of what lies in no tar."""
     found: Told = {}
-    for path in {row[1] for row in rows}:
+    for path in {row[1] for row in rows if row[3] >= 0}:
         with tarfile.open(path) as tar:
             for member in tar:
                 if member.name.endswith(".cls") and (file := tar.extractfile(member)):
@@ -189,10 +188,10 @@ def lines(path: Path, least: int = 1) -> list[tuple[int, list[str]]]:
 class _Plain(pickle.Unpickler):
     """Lists, texts and arrays alone: torchvision unpickles freely, which is safe for the original's checksum only."""
 
+    known: ClassVar = {"numpy": ("_reconstruct", "ndarray", "dtype"), "_codecs": ("encode",)}
+
     def find_class(self, module: str, name: str) -> Any:
-        if name in {"numpy": ("_reconstruct", "ndarray", "dtype"), "_codecs": ("encode",)}.get(
-            module.split(".")[0], ()
-        ):
+        if name in self.known.get(module.split(".")[0], ()):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a file of images")
 
@@ -214,7 +213,8 @@ def _arrays(reader: str, half: str, root: Path) -> tuple[Images, set[str]]:
         pixels = np.concatenate([np.asarray(part.data) for part in parts])
         labels = np.concatenate([np.asarray(part.labels if reader == "SVHN" else part.targets) for part in parts])
     except Exception as error:  # of the many that the readers raise for a file that is damaged or not there
-        raise JobError(f"{root}: {error!r}, reading {ARRAYS[reader]}") from None
+        told = str(error).partition(" You can use download=True")[0]  # which nothing here does
+        raise JobError(f"{root}: {type(error).__name__} reading {ARRAYS[reader]}: {told}") from None
     if len(pixels) != len(labels):
         raise JobError(f"{root}: {len(pixels)} images, but {len(labels)} labels")
     pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if reader == "SVHN" else pixels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +82,7 @@ class Files:
 
     @property
     def ids(self) -> Sequence[str]:
-        return [key.decode() for key in self.places["id"]]
+        return [os.fsdecode(key) for key in self.places["id"]]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -102,11 +102,10 @@ class Files:
             image = Image.open(io.BytesIO(self.content(i)))
             image.load()
             return image
-        # What PIL raises for a broken file, by format.
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        except Exception as error:  # what PIL raises for a broken file differs by format
             key, path, _, length = self.places[i]
-            inside = f" ({key.decode()})" if self.reader or length >= 0 else ""
-            raise Unreadable(path.decode() + inside, str(error).split(" <_io")[0]) from None
+            inside = f" ({os.fsdecode(key)})" if self.reader or length >= 0 else ""
+            raise Unreadable(os.fsdecode(path) + inside, str(error).split(" <_io")[0]) from None
 
     def __getitem__(self, i: int) -> Any:
         import numpy as np
@@ -118,7 +117,7 @@ class Looks(Files):
     """The same, where `[i]` is (height, width) and what is unlike an upright RGB image of the kind it is named."""
 
     def __getitem__(self, i: int) -> Any:
-        image, kind = self.open(i), Path(self.places["id"][i].decode()).suffix
+        image, kind = self.open(i), Path(os.fsdecode(self.places["id"][i])).suffix
         odd = [] if image.mode == "RGB" else [{"L": "grey"}.get(image.mode, image.mode)]
         odd += [f"PNG named {kind}"] if image.format == "PNG" and kind.lower() in (".jpg", ".jpeg") else []
         odd += ["EXIF-rotated"] if image.getexif().get(0x0112, 1) != 1 else []
@@ -135,10 +134,9 @@ def balanced(labels: np.ndarray, n: int) -> np.ndarray:
     order = np.random.Generator(np.random.Philox(key=1409_1556)).permutation(len(labels))
     turn = np.empty(len(labels), np.int64)  # how many of its class come before an image in the drawn order
     for label in np.unique(labels):
-        mine = order[labels[order] == label]
-        turn[mine] = np.arange(len(mine))
-    drawn: np.ndarray = np.sort(order[np.argsort(turn[order], kind="stable")][:n])
-    return drawn
+        mine = labels[order] == label
+        turn[mine] = np.arange(mine.sum())
+    return np.asarray(np.sort(order[np.argsort(turn, kind="stable")[:n]]))
 
 
 @dataclass(frozen=True)
@@ -159,10 +157,11 @@ class _Decoded:
 
 def stream(images: ImageSet, indices: Sequence[int], workers: int) -> Iterator[tuple[int, Any]]:
     """(i, image or Unreadable) of each of `indices`, in order, decoded by `workers` processes (0: in this one)."""
-    from torch import Tensor
+    from torch import Generator, Tensor
     from torch.utils.data import DataLoader
 
     batches = [[int(i) for i in indices[k : k + 16]] for k in range(0, len(indices), 16)]
     source: Any = _Decoded(images)
-    for batch in DataLoader(source, batch_sampler=batches, num_workers=workers, collate_fn=list):
+    own = Generator()  # takes nothing from the generator that weights and dropout are drawn from
+    for batch in DataLoader(source, batch_sampler=batches, num_workers=workers, collate_fn=list, generator=own):
         yield from ((i, image.numpy() if isinstance(image, Tensor) else image) for i, image in batch)

@@ -11,17 +11,17 @@ __all__ = ["Local", "device_named"]
 
 
 def device_named(word: str) -> str:
-    """`cpu` or `cuda...` as torch knows it; `auto` is a GPU where there is one.
+    """`cpu`, `cuda` or `cuda:N` as torch knows it; `auto` is a GPU where there is one.
 
     Raises ReproError where the device is not there. torch is imported only where a driver is.
     """
-    driver = Path("/dev/nvidiactl").exists()
-    if word == "cpu" or (word == "auto" and not driver):
+    if word == "cpu" or (word == "auto" and not Path("/dev/nvidiactl").exists()):
         return "cpu"
     import torch
 
-    if torch.cuda.is_available() and (word == "auto" or word.startswith("cuda")):
-        return "cuda" if word == "auto" else word
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     if word == "auto":
-        return "cpu"
-    raise ReproError(f"--device {word}: there is no such device here; use --device cpu or auto")
+        return "cuda" if gpus else "cpu"
+    if gpus and word in ("cuda", *gpus):
+        return word
+    raise ReproError(f"--device {word}: there is no such device here; use --device {', '.join(['auto', 'cpu', *gpus])}")

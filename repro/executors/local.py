@@ -36,9 +36,9 @@ class Local:
 
     def end(self) -> None:
         """End the workers at once; the next job starts others. What they have checkpointed stays."""
-        for process in multiprocessing.active_children():
-            process.kill()
         if self._pool:
+            for process in dict(self._pool._processes or {}).values():  # no others: pytest may have children too
+                process.kill()
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 

@@ -27,9 +27,9 @@ def measure(build: Build, input: int) -> dict[str, Any]:
     """Counts of a build for one image of `input` x `input` pixels, as plain data.
 
     Keys: `stages`, by the name of each submodule, "" being the net; `macs_fvcore`, multiply-adds by a second
-    counter, None for the largest nets; `causes`, what fvcore leaves out, by the reason. The keys of
-    a stage are those of `stages.count`. The net is on the meta device, without memory for its weights. Raises
-    ReproError for an unknown build, JobError where it does not run at that input or the two counters disagree.
+    counter, None for the largest nets; `causes`, what fvcore leaves out, by the reason. The net is on the meta
+    device, without memory for its weights. Raises ReproError for an unknown build, JobError where it does not run
+    at that input or the two counters disagree.
     """
     with torch.device("meta"):
         net = architectures.make(build).eval()
@@ -37,20 +37,20 @@ def measure(build: Build, input: int) -> dict[str, Any]:
         stages, fused = count(net, input)
     except (RuntimeError, AssertionError, ValueError) as e:
         raise JobError(f"{build} does not run on an input of {input} x {input}: {e}", final=True) from e
-    macs = stages[""].get("macs", 0)
-    if macs > TRACED:
-        return {"macs_fvcore": None, "causes": {"too large to be run by fvcore": macs}, "stages": stages}
-    macs_fvcore = cross_check(net, input)
-    agree(build, macs, macs_fvcore + fused)
+    macs, macs_fvcore = stages[""].get("macs", 0), None
     causes = {"fvcore does not count scaled_dot_product_attention": fused} if fused else {}
+    if macs > TRACED:
+        causes = {"too large to be run by fvcore": macs}
+    else:
+        macs_fvcore = cross_check(net, input)
+        agree(build, macs, macs_fvcore + fused)
     return {"macs_fvcore": macs_fvcore, "causes": causes, "stages": stages}
 
 
 def cross_check(net: nn.Module, input: int) -> int:
     """fvcore's count of multiply-adds in convolutions and fully connected layers, for one image.
 
-    fvcore cannot trace meta tensors, so `net` runs once on the CPU. Counts follow from shapes alone: each
-    weight becomes one zero expanded to its shape, which saves the memory.
+    fvcore cannot trace meta tensors, so `net` runs once on the CPU, each weight one zero expanded to its shape.
     """
     for module in net.modules():
         for name, t in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -30,27 +31,18 @@ def count(net: nn.Module, input: int) -> tuple[dict[str, dict[str, Any]], int]:
     paths, fused = _Paths(net), _Fused()
     trained = [p for p in net.parameters() if p.requires_grad]
     net.requires_grad_(False)  # the flop counter would hang a hook on each view of a parameter
-    try:
-        with (
-            patch.object(nn.functional, "scaled_dot_product_attention", fused),
-            FlopCounterMode(display=False) as counter,
-            torch.no_grad(),
-            paths,
-        ):
-            net(example)
-    finally:
-        for hook in paths.hooks:
-            hook.remove()
-        for p in trained:
-            p.requires_grad_(True)
-    flops = {name.partition(".")[2]: ops for name, ops in counter.get_flop_counts().items() if name != "Global"}
-    flops[""] = counter.get_flop_counts()["Global"]
+    attention = patch.object(nn.functional, "scaled_dot_product_attention", fused)
+    with attention, FlopCounterMode(display=False) as counter, torch.no_grad(), paths:
+        net(example)
+    for hook in paths.hooks:
+        hook.remove()
+    for p in trained:
+        p.requires_grad_(True)
+    flops = {name.partition(".")[2]: ops for name, ops in counter.get_flop_counts().items()}  # "Global" is the net's
     macs = {name: sum(ops.values()) // 2 for name, ops in flops.items()}
     for name in normalisations(net):
-        for above in _above(name):
-            if above != name and above in macs:
-                macs[above] -= macs.get(name, 0)
-        macs[name] = 0
+        own = macs.get(name, 0)
+        macs |= {above: macs[above] - own for above in _above(name) if above in macs}
     return _stages(net, macs, paths.seen), fused.macs
 
 
@@ -79,13 +71,12 @@ class _Paths(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._begun: dict[str, int] = {}
         self.hooks = []
         for name, module in net.named_modules():
-            self.hooks.append(module.register_forward_pre_hook(self._before(name)))
-            self.hooks.append(module.register_forward_hook(self._after(name)))
+            self.hooks.append(module.register_forward_pre_hook(partial(self._before, name)))
+            self.hooks.append(module.register_forward_hook(partial(self._after, name)))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        layers, field, jump = _reach(args)
-        name = func.overloadpacket.__name__
+        (layers, field, jump), name = _reach(args), func.overloadpacket.__name__
         if name == "convolution" and not args[6]:
             kernel, stride, dilation = args[1].shape[2:], args[3], args[5]
             field, jump = field + (kernel[0] - 1) * dilation[0] * jump, jump * stride[0]
@@ -97,25 +88,19 @@ class _Paths(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 tensor._reach = (layers, field, jump)  # type: ignore[attr-defined]
         return out
 
-    def _before(self, name: str) -> Any:
-        def hook(module: nn.Module, args: Any) -> None:
-            self._begun.setdefault(name, _reach(args)[0])
+    def _before(self, name: str, module: nn.Module, args: Any) -> None:
+        self._begun.setdefault(name, _reach(args)[0])
 
-        return hook
-
-    def _after(self, name: str) -> Any:
-        def hook(module: nn.Module, args: Any, out: Any) -> None:
-            tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
-            if not tensors:
-                return
-            layers, field, jump = _reach(tensors)
-            if isinstance(module, _WEIGHTED):
-                layers = _reach(args)[0] + 1
-                tensors[0]._reach = (layers, field, jump)  # type: ignore[attr-defined]
-            output, more = list(tensors[0].shape[1:]), layers - self._begun[name]
-            self.seen.setdefault(name, {"output": output, "field": field, "jump": jump, "layers": more})
-
-        return hook
+    def _after(self, name: str, module: nn.Module, args: Any, out: Any) -> None:
+        tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        if not tensors:
+            return
+        layers, field, jump = _reach(tensors)
+        if isinstance(module, _WEIGHTED):
+            layers = _reach(args)[0] + 1
+            tensors[0]._reach = (layers, field, jump)  # type: ignore[attr-defined]
+        output, more = list(tensors[0].shape[1:]), layers - self._begun[name]
+        self.seen.setdefault(name, {"output": output, "field": field, "jump": jump, "layers": more})
 
 
 def _reach(values: Any) -> tuple[int, int, int]:
@@ -129,14 +114,12 @@ def _stages(net: nn.Module, macs: Mapping[str, int], seen: Mapping[str, Any]) ->
     """For each submodule what is counted of it; a key that is zero or empty is left out.
 
     `params` (trainable), of which `biases` and `norms` (scale and shift); `macs`; `layers` (weight layers on the
-    longest path); `weighted` (all weight layers); `neurons` (outputs of weight layers); `blocks` (children);
-    `output` (shape without the batch); `field` and `jump` (receptive field and stride against the input, pixels);
-    `composition` (weight layers in the notation of VGG Table 1); whole-number attributes of the module, such as
-    `kernel`, `stride`, `groups`, `num_heads`.
+    longest path); `weighted` (all of them) and `neurons` (their outputs); `blocks` (children); `output` (shape without
+    the batch); `field` and `jump` (receptive field and stride against the input, pixels); `composition` (VGG's
+    notation); whole-number attributes of the module, such as `kernel`, `stride`, `groups`, `num_heads`.
     """
-    stages: dict[str, dict[str, Any]] = {}
-    for name, module in net.named_modules():
-        stages[name] = {
+    stages: dict[str, dict[str, Any]] = {
+        name: {
             **dict.fromkeys(("params", "biases", "norms", "weighted", "neurons"), 0),
             "macs": macs.get(name, 0),
             "blocks": len(list(module.children())),
@@ -144,21 +127,19 @@ def _stages(net: nn.Module, macs: Mapping[str, int], seen: Mapping[str, Any]) ->
             "composition": _composition(module),
             **_attributes(module),
         }
-    counted: set[int] = set()
+        for name, module in net.named_modules()
+    }
+    for name, p in net.named_parameters():  # a shared one stands there once
+        holder, _, key = name.rpartition(".")
+        is_norm = isinstance(net.get_submodule(holder), _NORMS)
+        for above in _above(holder) if p.requires_grad else ():
+            stages[above]["params"] += p.numel()
+            stages[above]["norms"] += p.numel() if is_norm else 0
+            stages[above]["biases"] += p.numel() if key.endswith("bias") and not is_norm else 0
     for name, module in net.named_modules():
-        for key, p in module.named_parameters(recurse=False):
-            if not p.requires_grad or id(p) in counted:
-                continue
-            counted.add(id(p))
-            kind = "norms" if isinstance(module, _NORMS) else "biases" if key.endswith("bias") else ""
-            for above in _above(name):
-                stages[above]["params"] += p.numel()
-                if kind:
-                    stages[above][kind] += p.numel()
-        if isinstance(module, _WEIGHTED):
-            for above in _above(name):
-                stages[above]["weighted"] += 1
-                stages[above]["neurons"] += math.prod(seen[name]["output"]) if name in seen else 0
+        for above in _above(name) if isinstance(module, _WEIGHTED) else ():
+            stages[above]["weighted"] += 1
+            stages[above]["neurons"] += math.prod(seen[name]["output"]) if name in seen else 0
     return {name: {k: v for k, v in stage.items() if v not in (0, "")} for name, stage in stages.items()}
 
 
@@ -182,6 +163,7 @@ def _attributes(module: nn.Module) -> dict[str, int]:
 
 
 def normalisations(net: nn.Module) -> list[str]:
+    """The names of the modules that normalise by way of a convolution."""
     return [name for name, module in net.named_modules() if type(module).__name__ in _NORMALISATIONS]
 
 
@@ -201,9 +183,7 @@ def _composition(module: nn.Module) -> str:
     found = [(c, text) for n, c in module.named_children() if n not in _SIDE and (text := _composition(c))]
     words = []
     for text, group in itertools.groupby(found, lambda pair: pair[1]):
-        members = list(group)
-        if len(members) > 1 and any(True for _ in members[0][0].children()):
-            words.append(f"[{text}]x{len(members)}")
-        else:
-            words += [text] * len(members)
+        members = [child for child, _ in group]
+        is_block = len(members) > 1 and any(members[0].children())
+        words += [f"[{text}]x{len(members)}"] if is_block else [text] * len(members)
     return " ".join(words)

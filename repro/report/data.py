@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from ..pipeline import Outcome, Report
-from ..schema import VERDICTS, Cell, RelationVerdict, Verdict
+from ..schema import VERDICTS, Cell, Relation, RelationVerdict, Verdict
 from ..tables import Table
 
 
@@ -17,9 +17,9 @@ def plain(value: Any) -> Any:
     """A value that JSON can hold: decimals as numbers, no NaN."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    if isinstance(value, tuple | list):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def cell(verdict: Verdict) -> dict[str, Any]:
@@ -37,27 +37,18 @@ def cell(verdict: Verdict) -> dict[str, Any]:
         "verdict": verdict.verdict,
         "reason": verdict.reason,
         "known": dict(verdict.known) if verdict.known else None,
-        **({"ledger": list(verdict.ledger)} if verdict.ledger else {}),
-        **({"origin": verdict.result.origin} if verdict.result.origin else {}),
+        "ledger": list(verdict.ledger),
+        "origin": verdict.result.origin,
     }
 
 
 def relation(verdict: RelationVerdict) -> dict[str, Any]:
     """One relation: effect and interval in points, p-values as tested and after Holm."""
-    return {
-        "id": verdict.relation.id,
-        "text": verdict.relation.text,
-        "effect": plain(verdict.effect),
-        "interval": [plain(v) for v in verdict.interval] if verdict.interval else None,
-        "p_value": plain(verdict.p_value),
-        "p_adjusted": plain(verdict.p_adjusted),
-        "test": verdict.test,
-        "n": verdict.n,
-        "seeds": verdict.seeds,
-        **({} if verdict.mde is None else {"mde": plain(verdict.mde)}),
-        "verdict": verdict.verdict,
-        "reason": verdict.reason,
+    told = {
+        key: plain(getattr(verdict, key))
+        for key in ("effect", "interval", "p_value", "p_adjusted", "test", "n", "seeds", "mde", "verdict", "reason")
     }
+    return {"id": verdict.relation.id, "text": verdict.relation.text, **told}
 
 
 def counts(report: Report) -> dict[str, dict[str, int]]:
@@ -84,33 +75,19 @@ def tables(outcome: Outcome) -> list[dict[str, Any]]:
     ]
 
 
-def claims(table: Table, cells: Iterable[Cell], relations: Iterable[Any]) -> Iterable[Mapping[str, Any]]:
+def claims(table: Table, cells: Iterable[Cell], relations: Iterable[Relation]) -> Iterable[Mapping[str, Any]]:
     """Every printed number of a table, relations with a printed size among them."""
-    paper = table.name.split("/")[0]
+    of = {"paper": table.name.split("/")[0], "table": table.name}
     for c in cells:
-        if c.claim:
+        if claim := c.claim:
             yield {
-                "paper": paper,
-                "table": table.name,
-                "where": c.claim.where,
-                "row": c.row,
-                "column": c.column,
-                "printed": c.claim.printed.text,
-                "unit": c.unit,
-                "quantity": c.quantity,
-                "kind": c.kind,
-                **({"recalled": True} if c.claim.recalled else {}),
-            }
+                **of, "where": claim.where, "row": c.row, "column": c.column, "printed": claim.printed.text,
+                "unit": c.unit, "quantity": c.quantity, "kind": c.kind,
+                **({"recalled": True} if claim.recalled else {}),
+            }  # fmt: skip
     for r in relations:
         if r.printed:
             yield {
-                "paper": paper,
-                "table": table.name,
-                "where": r.where,
-                "row": r.id,
-                "column": "",
-                "printed": r.printed.text,
-                "unit": r.unit,
-                "quantity": "error_delta",
-                "kind": "relation",
-            }
+                **of, "where": r.where, "row": r.id, "column": "", "printed": r.printed.text, "unit": r.unit,
+                "quantity": "error_delta", "kind": "relation",
+            }  # fmt: skip

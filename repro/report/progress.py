@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.live import Live
@@ -37,13 +38,11 @@ class Lines:
     def running(self, names: Sequence[tuple[str, Path]], seconds_left: float) -> None:
         self.watch(names)
         lines = [f"  {name}{_epoch(folder)}" for name, folder in names]
+        head = f"{self.ended} of {self.total} jobs done, about {_minutes(seconds_left)} left"
         if self.live:
-            head = f"{self.ended} of {self.total} jobs done, about {_minutes(seconds_left)} left"
             self.live.update(Text("\n".join([head, *lines]), "dim"))
         elif lines and time.monotonic() - self.spoken > 60:
-            self.say(
-                f"{self.ended} of {self.total} done, about {_minutes(seconds_left)} left; at work:{'; '.join(lines)}"
-            )
+            self.say(f"{head}; at work: {'; '.join(line.strip() for line in lines)}")
             self.spoken = time.monotonic()
 
     def done(self, name: str, seconds: float, note: str) -> None:
@@ -62,18 +61,14 @@ class Lines:
 
 
 def _epoch(folder: Path) -> str:
-    """How far a training has come, from the last whole line of its log."""
-    try:
-        line = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
-        entry = json.loads(line)
+    """How far a training has come, from the last whole line of its log; of an evaluation, from its own words."""
+    with suppress(OSError, LookupError, ValueError, TypeError):
+        entry = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         speed = f", {entry['images_per_second']:.0f} images/s" if "images_per_second" in entry else ""
         return f", epoch {entry['epoch']}, validation error {entry['val_error']:.1f} %{speed}"
-    except (OSError, IndexError, ValueError, KeyError):
-        pass
-    try:
-        return ", " + (folder / "progress.txt").read_text(encoding="utf-8")  # of an evaluation
-    except OSError:
-        return ""
+    with suppress(OSError):
+        return ", " + (folder / "progress.txt").read_text(encoding="utf-8")
+    return ""
 
 
 def _minutes(seconds: float) -> str:

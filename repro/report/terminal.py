@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import IO, Any
 
 from rich import box
@@ -17,22 +18,7 @@ from ..schema import VERDICTS, RelationVerdict, Verdict
 from ..tables import Table
 from .data import counts
 
-STYLES = {
-    "match": "green",
-    "differs": "bold red",
-    "inconclusive": "yellow",
-    "incomparable": "cyan",
-    "missing": "dim",
-    "failed": "bold magenta",
-}
-_NOTES = {
-    "match": "agrees with the claim",
-    "differs": "contradicts it",
-    "inconclusive": "measured, not settled",
-    "incomparable": "measured on other data or scale: says nothing of the printed number",
-    "missing": "not measured",
-    "failed": "the job broke",
-}
+STYLES = dict(zip(VERDICTS, ("green", "bold red", "yellow", "cyan", "dim", "bold magenta"), strict=True))
 
 
 def console(file: IO[str] | None = None) -> Console:
@@ -44,9 +30,11 @@ def console(file: IO[str] | None = None) -> Console:
 
 
 def number(value: Any, like: str = "") -> str:
-    """A measured value as text: one decimal more than the claim prints, else four digits."""
-    if isinstance(value, str) or value is None:
-        return value or ""
+    """A measured value as text: one decimal more than the claim prints, else four digits; a list word by word."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if value is None or isinstance(value, str | bool) or not math.isfinite(value):
+        return "" if value is None else str(value)
     places = len(like.partition(".")[2])
     if like.replace(".", "", 1).isdigit() and (places or value != int(value)):
         return f"{float(value):.{places + 1}f}"
@@ -55,23 +43,13 @@ def number(value: Any, like: str = "") -> str:
 
 def _values(v: Verdict) -> list[Text]:
     """Claimed, measured, delta and letter of one cell."""
-    claimed = v.cell.claim.printed.text if v.cell.claim else ""
-    style = STYLES.get(v.verdict, "")
-    shown = v.result.value
-    measured = number(shown, claimed)
-    if isinstance(shown, str) and v.verdict == "match":
-        measured = "the same"
-    delta = (
-        f"{v.delta:+.2f}".replace("+0.00", "0").replace("-0.00", "0")
-        if v.delta is not None and v.verdict != "incomparable"
-        else ""
-    )
+    claimed, shown = v.cell.claim.printed.text if v.cell.claim else "", v.result.value
+    style, delta = STYLES[v.verdict], ""
+    measured = "the same" if isinstance(shown, str) and v.verdict == "match" else number(shown, claimed)
+    if v.delta is not None and v.verdict != "incomparable":
+        delta = f"{v.delta:+.2f}".replace("+0.00", "0").replace("-0.00", "0")
     letter = VERDICTS[v.verdict] if v.cell.claim else ""
     return [Text(claimed), Text(measured, style if v.cell.claim else ""), Text(delta, "dim"), Text(letter, style)]
-
-
-def _span(value: Any) -> str:
-    return ", ".join(str(v) for v in value) if isinstance(value, list) else str(value or "").replace("..", "-")
 
 
 def show_table(out: Console, report: Report) -> None:
@@ -102,7 +80,8 @@ def _grid(table: Table, rows: dict[str, dict[str, Verdict]], stacked: bool) -> G
     for field in settings:
         grid.add_column(field, no_wrap=True)
         for r, line in lines.items():
-            line.append(Text(_span(table.rows[r].get(field)) if r in evaluated else ""))
+            value = table.rows[r].get(field, "") if r in evaluated else ""
+            line.append(Text(", ".join(value) if isinstance(value, list) else value.replace("..", "-")))
     for column in (c for c in table.columns if any(c in cells for cells in rows.values())):
         label = table.columns[column].get("label", column)
         parts = {r: _values(cells[column]) if column in cells else [Text("")] * 4 for r, cells in rows.items()}
@@ -128,37 +107,25 @@ def _stacked(parts: Sequence[Text]) -> Text:
     claimed, measured, delta, letter = parts
     if not measured.plain or measured.plain == "the same":
         return Text.assemble(letter, " ", claimed)
-    arrow = " → " if claimed.plain else ""
-    return Text.assemble(letter, " ", claimed, arrow, measured, *((" (", delta, ")") if delta.plain else ()))
+    arrow, change = " → " if claimed.plain else "", (" (", delta, ")") if delta.plain else ()
+    return Text.assemble(letter, " ", claimed, arrow, measured, *change)
 
 
-def _legend(out: Console, verdicts: Iterable[Verdict]) -> None:
-    found = {v.verdict for v in verdicts}
-    for verdict in VERDICTS:
-        if verdict not in found:
-            continue
+def _legend(out: Console, verdicts: Sequence[Verdict]) -> None:
+    for verdict in (word for word in VERDICTS if any(v.verdict == word for v in verdicts)):
         reasons = list(dict.fromkeys(v.reason for v in verdicts if v.verdict == verdict and v.reason))
         several = f" (and {len(reasons) - 1} more reasons; --json gives each)" if len(reasons) > 1 else ""
-        note = f": {reasons[0]}{several}" if reasons and verdict not in ("match",) else f": {_NOTES[verdict]}"
+        note = ": agrees with the claim" if verdict == "match" else f": {reasons[0]}{several}"
         out.print(Text.assemble((f"  {VERDICTS[verdict]} {verdict}", STYLES[verdict]), note))
-    for v in verdicts:
-        if v.known:
-            out.print(
-                Text(f"  {v.cell.row} | {v.cell.column}: known difference: {v.known['cause']}, {v.known['gives']}")
-            )
+    for v in (v for v in verdicts if v.known):
+        known = v.known or {}
+        out.print(Text(f"  {v.cell.row} | {v.cell.column}: known difference: {known['cause']}, {known['gives']}"))
 
 
 def _relations(verdicts: Sequence[RelationVerdict]) -> Grid:
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), title_justify="left")
-    for head, justify in (
-        ("relation", "left"),
-        ("effect", "right"),
-        ("95 % interval", "right"),
-        ("p", "right"),
-        ("Holm p", "right"),
-        ("", "left"),
-    ):
-        grid.add_column(head, justify=justify, no_wrap=head != "relation")  # type: ignore[arg-type]
+    for head in ("relation", "effect", "95 % interval", "p", "Holm p", ""):
+        grid.add_column(head, justify="left" if head in ("relation", "") else "right", no_wrap=head != "relation")
     for v in verdicts:
         text = Text.assemble(f"{v.relation.text} ({v.relation.where})", ("\n" + v.reason if v.reason else "", "dim"))
         interval = f"{v.interval[0]:+.2f} to {v.interval[1]:+.2f}" if v.interval else ""
@@ -174,11 +141,9 @@ def _p(value: float | None) -> str:
 
 def sentence(report: Report) -> str:
     """The counts of verdicts as one line."""
-    found = counts(report)
     parts = []
-    for what, of in found.items():
-        if of:
-            total = sum(of.values())
+    for what, of in counts(report).items():
+        if total := sum(of.values()):
             noun = what if total > 1 else what.removesuffix("s")
             parts.append(f"{total} {noun}: " + ", ".join(f"{n} {v}" for v, n in of.items()))
     if recalled := sum(bool(v.cell.claim and v.cell.claim.recalled) for v in report.cells):

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -41,10 +42,10 @@ def sync(
 ) -> Link:  # fmt: skip
     """Bring the experiment `<table> (<scale>)` to what `rows` say, and return where it is.
 
-    Rows that did not change keep their runs; a changed one is deleted and written anew, one that is not
-    among `rows` deleted, unless they are only a `partial` table. A run above them has the table of all claims,
-    the counts of verdicts, and what `pictures` gives, SVG by name. When nothing changed since the sync that
-    `mlflow.synced.json` tells of, MLflow is not imported. Where it cannot be written, the link says why.
+    Rows that did not change keep their runs; a changed one is written anew, one that is not among `rows` deleted,
+    unless they are only a `partial` table. A run above them has the table of all claims, the counts of verdicts,
+    and what `pictures` gives, SVG by name. When nothing changed since the sync that `mlflow.synced.json` tells of,
+    MLflow is not imported. Where it cannot be written, the link says why.
     """
     store_root = store_root.resolve()
     uri, name = address(store_root), f"{table} ({scale})"
@@ -55,26 +56,24 @@ def sync(
     done, experiment = _synced(store_root).get(place, ("", ""))
     if done == total and not is_absent(uri):
         return Link(page(uri, experiment))
-    said = [f"- {r.verdict}: {r.relation.text} ({r.relation.where})" for r in relations]
+    said = "\n".join(f"- {r.verdict}: {r.relation.text} ({r.relation.where})" for r in relations)
     about = {
-        "repro.table": table,
-        "mlflow.note.content": "\n".join([title, "", *said]),
+        "repro.table": table, "mlflow.note.content": f"{title}\n\n{said}",
         "mlflow.experimentKind": "custom_model_development",  # without it the page asks each visitor
         "mlflow.sharedViewState.repro": json.dumps(view(rows)),
-    }
+    }  # fmt: skip
     own = None if uri.startswith("http") else (store_root / "mlartifacts").as_uri()
-    here = f"{socket.gethostname()}:{store_root}"
+    common = {"repro.table": table, "repro.scale": scale, "repro.store": f"{socket.gethostname()}:{store_root}"}
     try:
         with Store(store_root).lock("mlflow").acquire(timeout=120):
             client = connect(uri)
             experiment = _experiment(client, name, own, about)
-            common = {"repro.table": table, "repro.scale": scale, "repro.store": here}
-            runs = _clear(client, experiment, wanted, partial, here)
+            runs = _clear(client, experiment, wanted, partial, common["repro.store"])
             new = wanted.keys() - runs.keys()
             for key in sorted(new):
                 runs[key] = _write(client, experiment, found[key], common | {"repro.digest": wanted[key]})
-            parent = runs.pop(_PARENT, "")  # kept where only a part of the table was run
-            parent = parent or _write_parent(client, experiment, title, rows, common, pictures())
+            # The run above is kept where only a part of the table was run.
+            parent = runs.pop(_PARENT, "") or _write_parent(client, experiment, title, rows, common, pictures())
             for run in runs.values():
                 client.set_tag(run, "mlflow.parentRunId", parent)
             synced = _synced(store_root) | {place: [total, experiment]}
@@ -118,10 +117,9 @@ def connect(uri: str) -> Any:
 
 def _synced(store_root: Path) -> dict[str, Any]:
     """Address and experiment -> digest and number of the experiment at the last sync."""
-    try:
+    with suppress(OSError, ValueError):
         return dict(json.loads((store_root / "mlflow.synced.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+    return {}
 
 
 def _digest(data: Any) -> str:
@@ -133,9 +131,9 @@ def _write_parent(
 ) -> str:
     """The run above the rows': how many cells have which verdict, the table of all claims, the pictures."""
     entries = [(row, e) for row in rows for e in row.entries]
-    about = tags | {"repro.digest": "parent", "repro.row": "", "repro.seed": "", "mlflow.note.content": title}
+    tags |= {"repro.digest": "parent", "repro.row": "", "repro.seed": "", "mlflow.note.content": title}
     start = int(max((row.created for row in rows), default=0) * 1000)
-    parent = client.create_run(experiment, start_time=start, run_name="all rows", tags=about).info.run_id
+    parent = client.create_run(experiment, start_time=start, run_name="all rows", tags=tags).info.run_id
     for verdict in _ORDER:
         client.log_metric(parent, f"verdicts/{verdict}", sum(e.verdict == verdict for _, e in entries))
     columns = {"row": [row.key for row, _ in entries], "seed": [row.seed for row, _ in entries]}
@@ -152,8 +150,7 @@ def _write(client: Any, experiment: str, row: Row, tags: dict[str, str]) -> str:
     """Create, fill and end one run. Killed midway it stays RUNNING, and the next sync replaces it."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param
 
-    start = int(row.created * 1000)
-    worst = max((e.verdict for e in row.entries), key=_ORDER.index, default="missing")
+    start, worst = int(row.created * 1000), max((e.verdict for e in row.entries), key=_ORDER.index, default="missing")
     tags |= {"repro.row": row.key, "repro.seed": str(row.seed), "repro.label": row.label, "repro.verdict": worst}
     tags |= {"mlflow.source.git.commit": row.git, **{f"env.{legal(k)}": v for k, v in row.environment.items()}}
     numbers = {**row.metrics, "row": row.number + row.seed / 1000}  # the page sorts by `row`
@@ -161,12 +158,11 @@ def _write(client: Any, experiment: str, row: Row, tags: dict[str, str]) -> str:
         printed = f"{e.printed} {e.unit}".strip()
         tags |= {f"{name}/verdict": e.verdict, f"{name}/printed": printed, f"{name}/reason": e.reason}
         # A word where a number is wanting, so that the page shows the column, and why it is bare.
-        words = {"claimed": printed or "nothing", "measured": e.measured or e.verdict, "delta": e.verdict}
-        for part in PARTS:
+        for part, word in zip(PARTS, (printed or "nothing", e.measured or e.verdict, e.verdict), strict=True):
             if isinstance(value := getattr(e, part), int | float):
                 numbers[f"{name}/{part}"] = value
             else:
-                tags[f"{name}/{part}"] = str(words[part])
+                tags[f"{name}/{part}"] = str(word)
     metrics = [Metric(k, v, start, 0) for k, v in numbers.items()]
     for point in row.curve:
         metrics += [Metric(f"curve/{k}", v, start, int(point["epoch"])) for k, v in point.items() if k != "epoch"]
@@ -208,8 +204,8 @@ def _clear(client: Any, experiment: str, wanted: Mapping[_Key, str], partial: bo
         tags, is_running = run.data.tags, run.info.status == "RUNNING"
         if "repro.digest" not in tags or (is_running and tags.get("repro.store") != here):
             continue  # a stranger's, or another store's that is being written
-        key, digest = (tags["repro.row"], tags["repro.seed"]), tags["repro.digest"]
-        is_wanted = wanted.get(key) == digest or (partial and key not in wanted)
+        key = tags["repro.row"], tags["repro.seed"]
+        is_wanted = wanted.get(key) == tags["repro.digest"] or (partial and key not in wanted)
         if is_wanted and not is_running and key not in kept:
             kept[key] = run.info.run_id
             continue

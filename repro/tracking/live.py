@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +34,14 @@ class Live:
         if (now := time.monotonic()) - self.told < self.every:
             return
         self.told = now
-        with suppress(Exception):
+        try:
             for name, folder in jobs:
                 if now - self.begun.setdefault(folder, now) >= self.after and (folder / "log.jsonl").is_file():
                     self._tell(name, folder)
             for folder in self.runs.keys() - {folder for _, folder in jobs}:
                 connect(address(self.root)).set_terminated(self.runs.pop(folder)[0])
+        except Exception:  # a server that is away must not hold up the jobs: it is asked again much later
+            self.told = now + 600
 
     def _tell(self, name: str, folder: Path) -> None:
         lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]

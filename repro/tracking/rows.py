@@ -28,29 +28,23 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table under one seed, all from records: what changes between runs is written anew.
-
-    `number` is its place in the paper's table, `created` and `seconds` are in seconds (since the
-    epoch, and of work). `datasets` holds (name, digest, context), with a context of `training` or
-    `evaluation`; `model` the SHA-256 of the weights; `curve` an `epoch` and its numbers for each epoch;
-    `files` are copied as artifacts.
-    """
+    """One row of a table under one seed, all from records: what changes between runs is written anew."""
 
     key: str
     seed: int
-    number: int
+    number: int  # its place in the paper's table
     entries: tuple[Entry, ...]
     label: str = ""
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
-    datasets: tuple[tuple[str, str, str], ...] = ()
-    curve: tuple[Mapping[str, float], ...] = ()
-    files: tuple[Path, ...] = ()
+    datasets: tuple[tuple[str, str, str], ...] = ()  # name, digest, `training` or `evaluation`
+    curve: tuple[Mapping[str, float], ...] = ()  # for each epoch, `epoch` and its numbers
+    files: tuple[Path, ...] = ()  # copied as artifacts
     git: str = ""
-    created: float = 0.0
-    seconds: float = 0.0
-    model: str = ""
+    created: float = 0.0  # seconds since the epoch
+    seconds: float = 0.0  # of work
+    model: str = ""  # SHA-256 of the weights
 
 
 def legal(name: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +30,7 @@ def ui(store_root: Path, port: int = 5000, out: Callable[[str], None] = print) -
     if is_absent(uri):
         raise ReproError(f"there is no MLflow database at {uri}; `repro run` writes one")
     base = brief(uri).rstrip("/") if away else f"http://127.0.0.1:{port}"
-    if not away and _answers(base):
+    if not away and _is_taken(port):
         raise ReproError(f"port {port} is taken; choose another with --port")
     try:
         links = _links(store_root, uri, base)
@@ -48,7 +48,7 @@ def ui(store_root: Path, port: int = 5000, out: Callable[[str], None] = print) -
     with log.open("wb") as words:
         server = subprocess.Popen(command, stdout=words, stderr=words, env=env, cwd=store_root, start_new_session=True)
     try:
-        while server.poll() is None and not _answers(base):
+        while server.poll() is None and not _is_taken(port):
             time.sleep(0.2)
         if server.poll() is None:
             out(f"{links}MLflow is at {base}; Ctrl-C ends it")
@@ -73,15 +73,16 @@ def _links(store_root: Path, uri: str, base: str) -> str:
                 continue
             lines += [e.name, f"  table    {page(base, e.experiment_id)}"]
             found = client.search_runs([e.experiment_id], max_results=26, order_by=["metrics.row ASC"])
-            runs = [r for r in found if "row" in r.data.metrics]  # without the run above them
+            runs = [r.info.run_id for r in found if "row" in r.data.metrics]  # without the run above them
             if 1 < len(runs) <= 24:  # more make the link too long to be shown, and its page slow (mlflow#21841)
-                ids = quote(json.dumps([r.info.run_id for r in runs], separators=(",", ":")), safe=",")
-                query = f"runs={ids}&experiments={quote(json.dumps([e.experiment_id]))}&workflowType=machine_learning"
+                ids, of = quote(json.dumps(runs, separators=(",", ":")), safe=","), quote(json.dumps([e.experiment_id]))
+                query = f"runs={ids}&experiments={of}&workflowType=machine_learning"
                 lines.append(f"  compare  {base}/#/compare-runs?{query}")
     return "".join(f"{line}\n" for line in lines)
 
 
-def _answers(base: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(f"{base}/health", timeout=5):
+def _is_taken(port: int) -> bool:
+    """Whether anything listens there, MLflow or not."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
         return True
     return False
