@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-def _optional(value: Any) -> Any:
-    return None if value == "no" else value
-
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_serializer,
+    model_validator,
+)
 
 T = TypeVar("T")
-Listed = Annotated[list[T], BeforeValidator(_listed)]
+Listed = Annotated[list[T], BeforeValidator(lambda value: value if isinstance(value, list) else [value])]
 Words = Listed[str]
+Optional = Annotated[float | None, BeforeValidator(lambda value: None if value == "no" else value)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
 
@@ -140,7 +142,7 @@ class Schedule(_Grown):
     warmup: float = 0.3  # of one-cycle: the share of the training
     unit: Literal["epochs", "iterations"] = "epochs"
     milestones: Listed[float] = []  # of steps: at each the rate is multiplied by factor
-    every: float = 1.0  # of exponential: so often the rate is multiplied by factor
+    every: PositiveFloat = 1.0  # of exponential: so often the rate is multiplied by factor
     end: float = 0.0  # of linear, cosine, polynomial: the last rate as a share of the first
     power: float = 1.0  # of polynomial
     warmup_epochs: float = 0.0
@@ -166,7 +168,7 @@ class Augment(_Grown):
     FIRST = "flip colour step"
     flip: float
     colour: float
-    step: int = 1  # pixels between the scales that S is drawn from
+    step: PositiveInt = 1  # pixels between the scales that S is drawn from
     crop: Literal["scale", "area", "pad", "whole"] = "scale"
     pad: int = 4  # of crop pad: pixels of the mean colour on each side
     area: Pair = [0.08, 1.0]  # of crop area: share of the image
@@ -184,31 +186,33 @@ class Recipe(_Grown):
     )
     dataset: str
     val: str
-    batch: int
-    epochs: int
-    iterations: int = 0  # where given, the training ends after so many, whatever `epochs` says
+    batch: PositiveInt
+    epochs: PositiveInt
+    iterations: Annotated[int, Field(ge=0)] = 0  # where given, the training ends after so many, whatever `epochs` says
     optimizer: Optimizer
     schedule: Schedule
-    dropout: float | Literal["as built"]
+    dropout: Share | Literal["as built"]
     init: Init
-    clip: Annotated[float | None, BeforeValidator(_optional)] = None
+    clip: Optional = None
     augment: Augment
     mean: Triple | None = None  # taken off the pixels, 0..255; else that of the training set
     scale: float | Triple = 1.0  # then multiplies them, by channel where there are three
-    label_smoothing: float = 0.0
+    label_smoothing: Share = 0.0
     mixup: float = 0.0  # alpha
     aux: float = 0.0  # weight of the losses of a net's other outputs
-    ema: float = 0.0  # decay by step of the average of weights that is kept; 0 keeps the last weights
+    ema: Share = 0.0  # decay by step of the average of weights that is kept; 0 keeps the last weights
     polyak: float | None = None  # from this epoch on the plain mean of the weights after each step is kept
-    bn_batch: int = 0  # images that pass the net together, and that BN normalises over; 0 is the batch
+    bn_batch: Annotated[int, Field(ge=0)] = (
+        0  # images that pass the net together, and that BN normalises over; 0 is the batch
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     tf32: bool = False
     cudnn_benchmark: bool = False
     deterministic: bool = True
     compile: bool = False
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
-    threads: int = 1
-    bar: Annotated[float | None, BeforeValidator(_optional)] = 1.0  # share of chance's error; `no`: it may not learn
+    threads: PositiveInt = 1
+    bar: Optional = 1.0  # share of chance's error; `no`: it may not learn
     val_view: Literal["dense", "centre"] = "dense"  # how an epoch's validation error is measured, at the mean S
 
     @classmethod

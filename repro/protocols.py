@@ -112,7 +112,7 @@ def resolve(
     ReproError for unknown names or choices, none, or a window that does not fit.
     """
     if not names:
-        raise ReproError("a protocol needs at least one name")
+        raise ReproError(f"a protocol needs at least one name, not {list(names)}")
     given = dict(choices or {})
     other = [size(int(q)) for q in given.pop("Q").split(",")] if re.fullmatch(r"\d+(,\d+)*", given.get("Q", "")) else []
     for key, value in given.items():
@@ -154,8 +154,7 @@ def positions(size: int, crop: int, n: int) -> list[int]:
     Rounded to the nearest pixel, half to even (taken); the far half mirrors the near one, so that the mirrored
     image has the same windows, but for a middle one where size - crop is odd. Raises ReproError where none fits.
     """
-    span = size - crop
-    if span < 0:
+    if (span := size - crop) < 0:
         raise ReproError(f"a window of {crop} does not fit a side of {size} pixels; use a Q of {crop} or more")
     if n == 1:
         return [round(Fraction(span, 2))]
@@ -171,7 +170,7 @@ def views(view_set: ViewSet, height: int, width: int) -> list[View]:
     and for a window larger than the image.
     """
     size, crop = rescaled(height, width, view_set), view_set.crop
-    boxes: Counter[tuple[tuple[int, int, int, int], int]] = Counter()  # with the side that each is resized to
+    boxes = Counter[tuple[tuple[int, int, int, int], int]]()  # with the side that each is resized to
     if view_set.kind in ("dense", "full"):
         boxes[(0, 0, *size), 0] = 1
     elif view_set.kind in ("grid", "ten", "six"):
@@ -203,11 +202,8 @@ def table() -> list[dict[str, Any]]:
     for name, rule in PROTOCOLS.items():
         found = [(v, views(v, 375, 500)) for _, v in resolve([name], (256,), 224)]
         rows.append({
-            "name": name,
-            "views": sum(len(taken) for _, taken in found),
-            "Q": list(rule.Q) or "the table's",
-            "crop": rule.crop or ("-" if rule.kind in ("dense", "full") else "the table's"),
-            "source": rule.source,
+            "name": name, "views": sum(len(taken) for _, taken in found), "Q": list(rule.Q) or "the table's",
+            "crop": rule.crop or ("-" if rule.kind in ("dense", "full") else "the table's"), "source": rule.source,
             "view_sets": [{**v.plain(), "boxes": [t.box for t in taken if not t.flip]} for v, taken in found],
         })  # fmt: skip
     return rows

@@ -97,11 +97,7 @@ def environment() -> dict[str, Any]:
     from . import __version__
 
     return {
-        "repro": __version__,
-        "revision": revision(),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
-        "cores": os.cpu_count(),
+        "repro": __version__, "revision": revision(), "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}", "processor": processor(), "cores": os.cpu_count(),
         **{name: version(name) for name in ("torch", "torchvision", "timm", "numpy", "mlflow", "fvcore")},
-    }
+    }  # fmt: skip

@@ -31,8 +31,8 @@ def resolve(
 ) -> tuple[dict[str, Any], Start | None]:
     """The recipe typed, as plain data, and what its weights start from.
 
-    The recipe that another is `like` lies below it, and the `proxy:` of either above both.
-    `overrides` are `recipe.KEY` to text. Raises ReproError with the place of a mistake.
+    The recipe that another is `like` lies below it, and the `proxy:` of either above both. `overrides` are
+    `recipe.KEY` to text. Raises ReproError with the place of a mistake.
     """
     chain, word = list[str](), name
     while word:

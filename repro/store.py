@@ -63,7 +63,7 @@ class Store:
                 return None
             if record.version == VERSION and record.digest == digest:
                 return record
-        self._set_aside(path)
+        self.set_aside(path)
         return None
 
     def file(self, record: Record, name: str) -> Path:
@@ -75,11 +75,9 @@ class Store:
         paths = ((name, self.file(record, name)) for name in record.files)
         return [name for name, path in paths if not path.is_file() or file_digest(path) != record.files[name]]
 
-    def set_aside(self, record: Record) -> None:
-        """Take a record out of use, keeping it on disk as `.damaged`."""
-        self._set_aside(self._place(record.kind, record.digest))
-
-    def _set_aside(self, path: Path) -> None:
+    def set_aside(self, record: Record | Path) -> None:
+        """Take a record, or what lies in its place, out of use, keeping it on disk as `.damaged`."""
+        path = record if isinstance(record, Path) else self._place(record.kind, record.digest)
         with suppress(FileNotFoundError):  # another run may have been first
             os.replace(path, path.with_suffix(".damaged"))
 

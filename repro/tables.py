@@ -88,19 +88,10 @@ def load(path: Path) -> Table:
         printed = {c: {"printed": v} if isinstance(v, str) else _given(v) for c, v in values.items()}
         rows[key] = _given(row) | {"values": printed}
     return Table(
-        name=f"{path.resolve().parent.name}/{path.stem}",
-        file=file,
-        title=model.title,
-        where=model.where,
-        note=model.note,
-        defaults=_given(model.defaults),
-        columns=columns,
-        rows=rows,
-        relations=model.relations,
-        known=dict(_known(model, rows, file, lines)),
-        paper=load_paper(path.parent),
-        lines=lines,
-    )
+        f"{path.resolve().parent.name}/{path.stem}", file, model.title, model.where, model.note,
+        defaults=_given(model.defaults), columns=columns, rows=rows, relations=model.relations,
+        known=dict(_known(model, rows, file, lines)), paper=load_paper(path.parent), lines=lines,
+    )  # fmt: skip
 
 
 def _given(model: Settings) -> dict[str, Any]:

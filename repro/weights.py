@@ -32,8 +32,7 @@ class Published:
     sha256: str
     mean: tuple[float, ...]
     scale: tuple[float, ...]
-    source: str
-    differs: str  # how they were fitted in, beyond equal names
+    differs: str  # what was done beyond taking them as they are stated
     preprocessing: Mapping[str, Any]  # the makers' own: Q, crop, resize
 
 
@@ -57,9 +56,10 @@ def find(word: str, build: Build | str, folder: Path, fetch: bool = False) -> Pu
     except JobError as error:
         raise ReproError(error.reason) from None
     if not made:
-        mean, scale, source = _stated(path)
+        mean, scale, note = _stated(path)
+        differs = "; ".join(filter(None, (differs, note)))
     origin = f"{word if made else path.name}, sha256 {sha256}"
-    return Published(origin, net, path, sha256, tuple(mean), tuple(scale), source, differs, made)
+    return Published(origin, net, path, sha256, tuple(mean), tuple(scale), differs, made)
 
 
 @cache
@@ -119,7 +119,7 @@ def _file(name: str, url: str, hub: str, folder: Path, fetch: bool) -> Path:
 
 
 def _stated(path: Path) -> tuple[list[float], list[float], str]:
-    """Mean, scale and source of a local file: of its metadata, as trainings here write it, or ImageNet's usual ones."""
+    """Mean and scale of a local file: of its metadata, as trainings here write it, or ImageNet's, and what to say."""
     from safetensors import safe_open
 
     if path.suffix == ".safetensors":
@@ -127,9 +127,9 @@ def _stated(path: Path) -> tuple[list[float], list[float], str]:
             meta = {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key in ("mean", "scale")}
             scale = meta["scale"] if isinstance(meta["scale"], list) else [meta["scale"]] * 3
             if all(len(v) == 3 and all(isinstance(x, int | float) for x in v) for v in (meta["mean"], scale)):
-                return meta["mean"], scale, f"{path}, with the mean and scale it states"
+                return meta["mean"], scale, ""
     usual = [123.675, 116.28, 103.53], [1 / 58.395, 1 / 57.12, 1 / 57.375]
-    return *usual, f"{path}, which states no mean and std: ImageNet's usual"
+    return *usual, "with ImageNet's usual mean and std, for the file states none"
 
 
 def load(path: Path) -> dict[str, Tensor]:

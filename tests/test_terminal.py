@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ import pytest
 from repro.errors import ReproError
 from repro.report.picture import draw
 from repro.report.progress import _epoch
-from repro.report.terminal import number
+from repro.report.terminal import console, number, show_table
+from repro.schema import Cell, Result, Verdict
 
 
 @pytest.mark.parametrize(
@@ -53,3 +56,20 @@ def test_a_picture_of_no_known_format_is_one_line(tmp_path: Path) -> None:
         'id="patch_'
     ) > 10  # ten boxes have an outline and a wash each
     assert not (tmp_path / "views.doc").exists()
+
+
+@pytest.mark.parametrize("columns", [1, 4])
+def test_brackets_of_a_paper_are_printed_as_they_are(columns: int) -> None:
+    """`[val]` in a heading or a label is the paper's, and `[/]` breaks nothing."""
+    label = "A [val] [/]"
+    cell = Cell("p/t", "a", "0", None, "params", "static", "M")
+    report: Any = SimpleNamespace(
+        table=SimpleNamespace(
+            name="p/t", title="[b]", where="Table 1", rows={"a": {"label": label}},
+            columns={str(i): {"label": label} for i in range(columns)}, paper=SimpleNamespace(source=""),
+        ),
+        cells=[Verdict(cell, Result(7), "incomparable")], relations=[], scale="proxy",
+    )  # fmt: skip
+    show_table(console(out := StringIO()), report)
+    assert out.getvalue().count(label) == 2
+    assert "p/t: [b] (Table 1)" in out.getvalue()

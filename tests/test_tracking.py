@@ -186,6 +186,13 @@ def test_the_run_above_the_rows_has_the_table_and_its_pictures(store: Path) -> N
     assert Path(client.download_artifacts(parent.info.run_id, "plot.svg")).read_text() == "<svg/>"
 
 
+def test_an_effect_that_is_no_number_keeps_nothing_from_the_page(store: Path) -> None:
+    """Of one training a side there may be no finite minimum detectable effect."""
+    endless = replace(LRN, mde=float("inf"), effect=float("nan"))
+    assert sync("vgg/table3", "T", "proxy", [row()], [endless], store) == Link("", 1, "")
+    assert sync("vgg/table3", "T", "proxy", [row()], [endless], store) == Link("", 0, "")
+
+
 def test_the_weights_of_a_row_are_a_model_that_goes_with_its_run(store: Path) -> None:
     """A logged model with the weights' digest; a replaced run leaves no second one behind."""
     brought([row(model="c" * 64)], store)

@@ -200,7 +200,7 @@ def test_normal_initialisation_has_the_printed_variance() -> None:
     """Weights of variance 0.01 about zero, biases zero, the same for the same seed only."""
     one, two, other = net("D"), net("D"), net("D")
     for some, seed in ((one, 1), (two, 1), (other, 2)):
-        words.Initialiser.of({"name": "normal", "std": 0.1})(some, seed)
+        words.initialise(some, {"name": "normal", "std": 0.1}, seed)
     weights = torch.cat([p.detach().flatten() for n, p in one.named_parameters() if n.endswith("weight")])
     assert float(weights.var()) == pytest.approx(0.01, rel=0.05)
     assert abs(float(weights.mean())) < 0.001
@@ -212,7 +212,7 @@ def test_normal_initialisation_has_the_printed_variance() -> None:
 def test_kaiming_initialisation_keeps_the_variance_of_its_input() -> None:
     """The standard deviation is sqrt(2 / fan in)."""
     layer = nn.Linear(200, 300)
-    words.Initialiser.of({"name": "kaiming"})(layer, 0)
+    words.initialise(layer, {"name": "kaiming"}, 0)
     assert float(layer.weight.detach().std()) == pytest.approx(0.1, rel=0.02)
 
 

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from repro.errors import JobError
 from repro.fields import Recipe
-from repro.train.recipe import Initialiser, optimizer, schedule, set_dropout
+from repro.train.recipe import initialise, optimizer, schedule, set_dropout
 
 RECIPE: dict[str, Any] = {
     "dataset": "a",
@@ -168,22 +168,22 @@ def test_a_schedule_goes_on_where_it_was_saved(name: str) -> None:
 def test_biases_of_named_layers_start_at_one() -> None:
     """AlexNet's second, fourth and fifth convolution and its hidden layers; a name that is not there is told."""
     one = net()
-    Initialiser.of({"name": "normal", "std": 0.01, "ones": ["3"]})(one, 0)
+    initialise(one, {"name": "normal", "std": 0.01, "ones": ["3"]}, 0)
     assert one[3].bias.tolist() == [1.0] * 5
     assert one[0].bias.tolist() == [0.0] * 4
     with pytest.raises(JobError, match="init: the net has no layer 'conv9'"):
-        Initialiser.of({"name": "kaiming", "ones": ["conv9"]})(net(), 0)
+        initialise(net(), {"name": "kaiming", "ones": ["conv9"]}, 0)
 
 
 def test_other_initialisations_have_their_papers_variance() -> None:
     """Kaiming with a slope of 1/4: 2 / (1 + 1/16) / fan in; Xavier: 2 / (fan in + fan out)."""
     layer = nn.Linear(400, 200)
-    Initialiser.of({"name": "kaiming", "slope": 0.25})(layer, 0)
+    initialise(layer, {"name": "kaiming", "slope": 0.25}, 0)
     assert float(layer.weight.detach().var()) == pytest.approx(2 / (1 + 1 / 16) / 400, rel=0.02)
-    Initialiser.of({"name": "xavier"})(layer, 0)
+    initialise(layer, {"name": "xavier"}, 0)
     assert float(layer.weight.detach().var()) == pytest.approx(2 / 600, rel=0.02)
     before = layer.weight.detach().clone()
-    Initialiser.of({"name": "as built"})(layer, 1)
+    initialise(layer, {"name": "as built"}, 1)
     assert torch.equal(layer.weight, before)
 
 

@@ -58,27 +58,20 @@ def _row(
 ) -> Row:
     records = _records(outcome, verdicts, i)
     trained = [r for r in records if r.kind == "train"]
-    last = trained[-1] if trained else records[-1] if records else None
+    last = next(reversed(trained or records), None)
     environment = last.environment if last else {}
     datasets = [(n, str(f), "training") for r in trained for n, f in r.spec["data"].items()]
     datasets += [(r.spec["dataset"], r.spec["fingerprint"], "evaluation") for r in records if r.kind == "scores"]
     return Row(
-        key=key,
-        seed=seed,
-        number=number,
-        entries=tuple(_entry(v, i) for v in verdicts),
-        label=report.table.rows[key].get("label", ""),
+        key, seed, number, tuple(_entry(v, i) for v in verdicts), report.table.rows[key].get("label", ""),
         params={"scale": report.scale, **_params(verdicts, records)},
         metrics={k: r.numbers[k] for r in trained for k in ("val_error", "train_error", "loss") if k in r.numbers},
-        environment={k: str(v) for k, v in environment.items() if v},
-        datasets=tuple(dict.fromkeys(datasets)),
-        model=trained[-1].files.get("safetensors", "") if trained else "",
+        environment={k: str(v) for k, v in environment.items() if v}, git=str(environment.get("revision", "")),
+        datasets=tuple(dict.fromkeys(datasets)), model=trained[-1].files.get("safetensors", "") if trained else "",
         curve=tuple(_curve(run.store.file(trained[-1], "log.jsonl")) if trained else ()),
         files=tuple(run.store.file(r, "json") for r in records),
-        git=str(environment.get("revision", "")),
-        created=last.created if last else 0.0,
-        seconds=sum(r.seconds for r in records),
-    )
+        created=last.created if last else 0.0, seconds=sum(r.seconds for r in records),
+    )  # fmt: skip
 
 
 def _curve(log: Path) -> Iterator[dict[str, float]]:
@@ -106,17 +99,12 @@ def _entry(verdict: Verdict, i: int) -> Entry:
     if i < len(verdict.result.per_seed):
         value = verdict.result.per_seed[i]
         delta = None if delta is None or claimed is None else value - float(claimed)
+    measured = round(float(value), 6) if isinstance(value, Decimal | int | float) else value  # as a page shows it
     return Entry(
-        column=verdict.cell.column,
-        quantity=verdict.cell.quantity,
-        verdict=verdict.verdict,
-        printed=claim.printed.text if claim else "",
-        claimed=None if claimed is None else float(claimed),
-        measured=round(float(value), 6) if isinstance(value, Decimal | int | float) else value,  # as a page shows it
-        delta=None if verdict.verdict == "incomparable" else delta,
-        unit=verdict.cell.unit,
-        reason=verdict.reason,
-    )
+        verdict.cell.column, verdict.cell.quantity, verdict.verdict, printed=claim.printed.text if claim else "",
+        claimed=None if claimed is None else float(claimed), measured=measured,
+        delta=None if verdict.verdict == "incomparable" else delta, unit=verdict.cell.unit, reason=verdict.reason,
+    )  # fmt: skip
 
 
 def _params(verdicts: list[Verdict], records: list[Record]) -> dict[str, str]:

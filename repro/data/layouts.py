@@ -56,8 +56,7 @@ def listed(reader: str, half: str, root: Path) -> tuple[ImageSet, set[str]]:
     root = top if (top := root / "tiny-imagenet-200").is_dir() else root
     place = next((p for name in folders if (p := root / name).exists()), root)
     source, rows, watched = _hub(root, half) if root.parts[:1] == ("hfds",) else (None, *_scan(place))
-    told = _shards(rows)
-    if told and reader != "imagenet":
+    if reader == "folder" and _shards(rows):
         raise JobError(f"{place}: webdataset shards are read for ImageNet alone; unpack them to CLASS/image")
     if classes:
         names = sorted(words[0] for _, words in lines(root / classes))
@@ -66,9 +65,10 @@ def listed(reader: str, half: str, root: Path) -> tuple[ImageSet, set[str]]:
         names = wnids() if reader == "imagenet" else sorted({r[0].split("/")[0] for r in rows if "/" in r[0]})
     number = {name: i for i, name in enumerate(names)}
     groups = [next((part for part in row[0].split("/")[:-1] if part in number), "") for row in rows]
-    if not (told or all(groups)):
+    told: Told = {}
+    if not all(groups):
         paths = [path for f in (place, root, place.parent) for name in lists if (path := f / name).is_file()][:1]
-        told = _told(paths[0]) if paths else {}
+        told = _shards(rows) or (_told(paths[0]) if paths else {})
         watched |= {str(p) for p in paths} | {str(p.with_name("meta.mat")) for p in paths if p.name == TRUTH}
     labels = [_label(row[0], group, told, number, place) for row, group in zip(rows, groups, strict=True)]
     short = [PurePosixPath(row[0]).name if "imagenet" in reader else row[0] for row in rows]

@@ -46,8 +46,7 @@ class Local:
 def _begin(parent: int) -> None:
     """Set up a worker: Ctrl-C is the parent's business, and the parent's death is ours too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A team of OpenMP threads spinning beside a one-thread training costs more than it gives.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a team that spins beside a one-thread training costs more
     die_with(parent)
 
 

@@ -173,9 +173,8 @@ def _composition(module: nn.Module) -> str:
     conv<side>-<channels>, FC-<outputs>, g<groups> after a grouped convolution; side branches are left out.
     """
     if isinstance(module, nn.modules.conv._ConvNd):
-        sides = list(dict.fromkeys(module.kernel_size))
-        groups = f"g{module.groups}" if module.groups > 1 else ""
-        return f"conv{'x'.join(map(str, sides))}-{module.out_channels}{groups}"
+        sides, groups = dict.fromkeys(map(str, module.kernel_size)), f"g{module.groups}" if module.groups > 1 else ""
+        return f"conv{'x'.join(sides)}-{module.out_channels}{groups}"
     if isinstance(module, nn.Linear):
         return f"FC-{module.out_features}"
     if type(module).__name__ in _NORMALISATIONS:

@@ -26,53 +26,35 @@ def cell(verdict: Verdict) -> dict[str, Any]:
     """One cell: claimed text, measured value in the unit of the claim, delta, verdict."""
     c = verdict.cell
     return {
-        "row": c.row,
-        "column": c.column,
-        "quantity": c.quantity,
-        "kind": c.kind,
-        "claimed": c.claim.printed.text if c.claim else None,
-        "unit": c.unit,
-        "measured": plain(verdict.result.value),
+        "row": c.row, "column": c.column, "quantity": c.quantity, "kind": c.kind,
+        "claimed": c.claim.printed.text if c.claim else None, "unit": c.unit, "measured": plain(verdict.result.value),
         "delta": None if verdict.verdict == "incomparable" else plain(verdict.delta),
-        "verdict": verdict.verdict,
-        "reason": verdict.reason,
-        "known": dict(verdict.known) if verdict.known else None,
-        "ledger": list(verdict.ledger),
-        "origin": verdict.result.origin,
-    }
+        "verdict": verdict.verdict, "reason": verdict.reason, "known": dict(verdict.known) if verdict.known else None,
+        "ledger": list(verdict.ledger), "origin": verdict.result.origin,
+    }  # fmt: skip
 
 
 def relation(verdict: RelationVerdict) -> dict[str, Any]:
     """One relation: effect and interval in points, p-values as tested and after Holm."""
-    told = {
-        key: plain(getattr(verdict, key))
-        for key in ("effect", "interval", "p_value", "p_adjusted", "test", "n", "seeds", "mde", "verdict", "reason")
-    }
+    keys = ("effect", "interval", "p_value", "p_adjusted", "test", "n", "seeds", "mde", "verdict", "reason")
+    told = {key: plain(getattr(verdict, key)) for key in keys}
     return {"id": verdict.relation.id, "text": verdict.relation.text, **told}
 
 
 def counts(report: Report) -> dict[str, dict[str, int]]:
     """How many printed cells and relations have which verdict."""
     cells = Counter(v.verdict for v in report.cells if v.cell.claim)
-    relations = Counter(v.verdict for v in report.relations)
-    return {
-        "cells": {v: cells[v] for v in VERDICTS if cells[v]},
-        "relations": {v: relations[v] for v in VERDICTS if relations[v]},
-    }
+    found = {"cells": cells, "relations": Counter(v.verdict for v in report.relations)}
+    return {what: {v: of[v] for v in VERDICTS if of[v]} for what, of in found.items()}
 
 
 def tables(outcome: Outcome) -> list[dict[str, Any]]:
     """The tables of a run, as `--json` prints them."""
     return [
-        {
-            "table": r.table.name,
-            "scale": r.scale,
-            "cells": [cell(v) for v in r.cells],
-            "relations": [relation(v) for v in r.relations],
-            "summary": counts(r),
-        }
+        {"table": r.table.name, "scale": r.scale, "cells": [cell(v) for v in r.cells],
+         "relations": [relation(v) for v in r.relations], "summary": counts(r)}
         for r in outcome.reports
-    ]
+    ]  # fmt: skip
 
 
 def claims(table: Table, cells: Iterable[Cell], relations: Iterable[Relation]) -> Iterable[Mapping[str, Any]]:

@@ -83,15 +83,15 @@ def _grid(table: Table, rows: dict[str, dict[str, Verdict]], stacked: bool) -> G
             value = table.rows[r].get(field, "") if r in evaluated else ""
             line.append(Text(", ".join(value) if isinstance(value, list) else value.replace("..", "-")))
     for column in (c for c in table.columns if any(c in cells for cells in rows.values())):
-        label = table.columns[column].get("label", column)
+        label = Text(table.columns[column].get("label", column))  # as Text, brackets in it are no markup
         parts = {r: _values(cells[column]) if column in cells else [Text("")] * 4 for r, cells in rows.items()}
         if stacked:
             grid.add_column(label)
             for r, line in lines.items():
-                line.append(_stacked(parts[r]))
+                line.append(_stacked(*parts[r]))
             continue
         longest = max(p[0].cell_len for p in parts.values())
-        for i, head in enumerate((label, "measured", "delta", "")):
+        for i, head in enumerate((label, *map(Text, ("measured", "delta", "")))):
             if i < 2 or any(p[i].plain for p in parts.values()):
                 # The paper's heading wraps before a number does.
                 width = max(12, min(longest, 56)) if i == 0 else None
@@ -103,8 +103,7 @@ def _grid(table: Table, rows: dict[str, dict[str, Verdict]], stacked: bool) -> G
     return grid
 
 
-def _stacked(parts: Sequence[Text]) -> Text:
-    claimed, measured, delta, letter = parts
+def _stacked(claimed: Text, measured: Text, delta: Text, letter: Text) -> Text:
     if not measured.plain or measured.plain == "the same":
         return Text.assemble(letter, " ", claimed)
     arrow, change = " → " if claimed.plain else "", (" (", delta, ")") if delta.plain else ()

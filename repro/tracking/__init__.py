@@ -123,7 +123,8 @@ def _synced(store_root: Path) -> dict[str, Any]:
 
 
 def _digest(data: Any) -> str:
-    return digest([_LAYOUT, json.loads(json.dumps(data, default=str))])
+    plain = json.loads(json.dumps(data, default=str), parse_constant=str)  # an effect may be no number
+    return digest([_LAYOUT, plain])
 
 
 def _write_parent(
@@ -131,7 +132,7 @@ def _write_parent(
 ) -> str:
     """The run above the rows': how many cells have which verdict, the table of all claims, the pictures."""
     entries = [(row, e) for row in rows for e in row.entries]
-    tags |= {"repro.digest": "parent", "repro.row": "", "repro.seed": "", "mlflow.note.content": title}
+    tags = tags | {"repro.digest": "parent", "repro.row": "", "repro.seed": "", "mlflow.note.content": title}
     start = int(max((row.created for row in rows), default=0) * 1000)
     parent = client.create_run(experiment, start_time=start, run_name="all rows", tags=tags).info.run_id
     for verdict in _ORDER:

@@ -24,8 +24,7 @@ def ui(store_root: Path, port: int = 5000, out: Callable[[str], None] = print) -
 
     Raises ReproError where there is nothing to show, no MLflow, no free port, or a server that does not start.
     """
-    store_root = store_root.resolve()
-    uri = address(store_root)
+    uri = address(store_root := store_root.resolve())
     away = uri.startswith("http")
     if is_absent(uri):
         raise ReproError(f"there is no MLflow database at {uri}; `repro run` writes one")

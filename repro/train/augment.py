@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import JobError
 from ..fields import Recipe
 
 
@@ -31,13 +32,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Sampler:
-    """Crops of `crop` pixels from images of short side S, one of `sizes`, drawn per image and epoch.
+    """Crops of `crop` pixels from images of short side S, one of `sizes`, framed by `pad` pixels (VGG, Section 3.1).
 
-    `flip` is the probability of a mirrored crop; `colour` the standard deviation of AlexNet's shift
-    along the principal components of the training set's RGB, pixels from 0 to 1 (AlexNet, Section
-    4.1). Every draw depends on (seed, epoch, image index) alone. Source: VGG, Section 3.1.
-    Images are framed by `pad` pixels. `limit` batches end the training, `together` images pass the net at once;
-    0 is all.
+    `flip` is the probability of a mirrored crop, `colour` the standard deviation of AlexNet's shift of RGB, pixels
+    from 0 to 1 (Section 4.1). Every draw depends on (seed, epoch, image index) alone. `limit` batches end the
+    training, `together` images pass the net at once; 0 is all.
     """
 
     images: int
@@ -54,7 +53,7 @@ class Sampler:
 
     @classmethod
     def of(cls, spec: Mapping[str, Any], images: int) -> Sampler:
-        """That of a job. `spec["S"]` is one scale or the two ends of a range, taken by `augment.step` pixels."""
+        """That of a job. `spec["S"]` is one scale or the ends of a range, by `augment.step` pixels."""
         recipe, S, crop = Recipe.of(spec["recipe"]), spec["S"], spec["input"]
         augment, limit, batch = recipe.augment, recipe.iterations, recipe.batch
         sizes = (crop,) if augment.crop == "whole" else tuple(range(min(S), max(S) + 1, augment.step))
@@ -101,7 +100,7 @@ class Sampler:
         return torch.from_numpy((alpha @ shift.T * 255 - mean).astype(np.float32))
 
     def _stream(self, epoch: int, kind: int, image: int = 0) -> np.random.Generator:
-        """Uniforms, normals and the order have a stream each, so that a row never depends on their number."""
+        """Uniforms (kind 0), normals (1) and the order (2) have a stream each."""
         return np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[image, 0, 0, kind]))
 
 
@@ -126,13 +125,18 @@ class Arrays:
 
 
 def statistics(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The mean (3,) of the RGB of images, 0..255, and its covariance (3, 3) with pixels from 0 to 1."""
+    """The mean (3,) of the RGB of images, 0..255, and its covariance (3, 3) with pixels from 0 to 1.
+
+    Raises JobError where there is none.
+    """
     total, products, pixels = np.zeros(3), np.zeros((3, 3)), 0
     for image in images:
         flat = image.reshape(-1, 3).astype(np.float64)  # whole numbers below 2**53: exact sums
         total += flat.sum(0)
         products += flat.T @ flat
         pixels += len(flat)
+    if not pixels:
+        raise JobError("none of the training images can be read")
     mean = total / pixels
     return mean, (products / pixels - np.outer(mean, mean)) / 255**2
 

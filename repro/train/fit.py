@@ -17,13 +17,13 @@ from scipy.special import bdtr
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..data import ImageSet, Unreadable, stream
+from ..data import Files, ImageSet, Unreadable, stream
 from ..errors import JobError
 from ..fields import Recipe
 from ..files import write_whole
 from .augment import Arrays, Sampler, statistics
 from .parallel import Group, reading_workers
-from .recipe import Initialiser, copy_weights, set_dropout
+from .recipe import copy_weights, initialise, set_dropout
 from .run import Run
 
 SAMPLE = 10_000  # images, evenly spaced, that the colours of a larger set read from files are taken from
@@ -43,24 +43,24 @@ def fit(
 ) -> dict[str, Any]:
     """Train `net` by `spec["recipe"]` and write `weights.safetensors` and `log.jsonl` into `out`.
 
-    `validate` gives the error of a net in percent, `val_images` of how many images; `start` holds
-    what `spec["copy"]` names. A line of the log is an epoch; its training error is that of the
-    augmented images as they were seen, `wait` the share of the time in which nothing was done for want of images.
-    `checkpoint.pt`, written after each epoch and every MINUTES, lets a training that was killed go on to
-    the same bits. Returns val_error and train_error in percent, epochs, loss. Raises JobError, final, for
-    a loss that is no number or far above chance, and for a net that has not learnt.
+    `validate` gives the error of a net in percent, `val_images` of how many images; `start` holds what
+    `spec["copy"]` names. A line of the log is an epoch; its training error is that of the augmented images as seen,
+    `wait` the share of the time spent waiting for images. `checkpoint.pt`, written after each epoch and every
+    MINUTES, lets a training that was killed go on to the same bits. Returns val_error and train_error in percent,
+    epochs, loss. Raises JobError, final, for a loss that is no number or far above chance, and for a net that has
+    not learnt.
 
     Several processes (`group`) train as one does, each on its part of every batch: to rounding, for gradients are
     added in another order. They ask for the recipe's `bn_batch`, the images that pass the net together: BN and mixup
     look no further, dropout draws anew for each such part, running statistics move by the mean over the parts.
-    Measured after 9 batches of 16 in two processes and in one, on three layers, the largest difference as a share of
-    a tensor's largest weight: 2e-7 without BN and dropout, 7e-8 with both and `bn_batch` 8, and without `bn_batch`
-    1.0 with BN (over 8 images in place of 16) and 0.35 with dropout.
     """
     recipe, seed = Recipe.of(spec["recipe"]), spec["seed"]
     with _numerics(recipe):
-        sampler = Sampler.of(spec, len(images.labels))
-        Initialiser.of(recipe.init)(net, seed)
+        sampler, augment = Sampler.of(spec, len(images.labels)), recipe.augment
+        if augment.crop != "area" and sampler.sizes[0] + 2 * sampler.pad < sampler.crop:
+            told = f"crops of {sampler.crop} pixels do not fit images of short side {sampler.sizes[0]}"
+            raise JobError(f"{told}; change S, the build's input or recipe.augment.crop", final=True)
+        initialise(net, recipe.init, seed)
         if start is not None:
             copy_weights(net, start, spec["copy"])
         set_dropout(net, recipe.dropout)
@@ -71,13 +71,12 @@ def fit(
             )
         mean, shift = colours_of(images, spec["recipe"], out, group)
         batches: Any
-        pixels, augment = getattr(images, "images", None), recipe.augment
-        if pixels is None or augment.crop == "area" or augment.jitter or augment.randaugment:
+        if isinstance(images, Files) or augment.crop == "area" or augment.jitter or augment.randaugment:
             from .stream import Stream
 
             batches = Stream(images, sampler, augment, mean, shift)
         else:
-            batches = Arrays(pixels, images.labels, sampler, mean, shift)
+            batches = Arrays(images.images, images.labels, sampler, mean, shift)
         run = Run(net, batches, recipe, spec["classes"], seed, group)
         run.resume(out)
         while len(run.log) < sampler.epochs:
@@ -109,11 +108,10 @@ def colours_of(
 
     Of all images in memory, or of SAMPLE files; kept in `out`, so that going on does not read them again.
     """
-    path, in_memory = out / "colours.json", hasattr(images, "images")
+    path, count, from_files = out / "colours.json", len(images), isinstance(images, Files)
     if group.rank == 0 and not path.exists():
-        last, count = len(images.labels) - 1, len(images.labels) if in_memory else min(SAMPLE, len(images.labels))
-        which = np.linspace(0, last, count).astype(int).tolist()
-        picked = stream(images, which, 0 if in_memory else reading_workers())
+        which = np.linspace(0, count - 1, min(SAMPLE, count) if from_files else count).astype(int).tolist()
+        picked = stream(images, which, reading_workers() if from_files else 0)
         found = statistics(image for _, image in picked if not isinstance(image, Unreadable))
         write_whole(path, json.dumps([part.tolist() for part in found]))
     group.sum(torch.zeros(1))  # all wait for the first

@@ -9,7 +9,6 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ class Group:
     def add_gradients(self, net: nn.Module) -> None:
         """Sum the gradients over all processes, in one piece.
 
-        torch's DistributedDataParallel puts its pieces together anew after the first step, so that a training that
-        was resumed would add in another order than one that ran through.
+        torch's DistributedDataParallel regroups its pieces after the first step: a resumed training would add in
+        another order than one that ran through.
         """
         if self.size == 1:
             return
@@ -53,22 +52,6 @@ class Group:
         for i, (p, grad, part) in enumerate(zip(parameters, grads, parts, strict=True)):
             # What no process used has no gradient, rather than one of zero: the optimiser passes it by.
             p.grad = None if p.grad is None and not there[i] else grad.copy_(part.view_as(grad))
-
-
-def statistics(net: nn.Module) -> list[Tensor]:
-    """The running statistics of BN."""
-    return [t for layer in net.modules() if isinstance(layer, _BatchNorm) for t in layer.buffers()]
-
-
-def flat(tensors: list[Tensor]) -> Tensor:
-    """All numbers of the tensors, in float64."""
-    return torch.cat([t.double().flatten() for t in tensors]) if tensors else torch.zeros(0)
-
-
-def put(tensors: list[Tensor], values: Tensor) -> None:
-    """Write back what `flat` made."""
-    for tensor, value in zip(tensors, torch.split(values, [t.numel() for t in tensors]), strict=True):
-        tensor.copy_(value.view_as(tensor))
 
 
 def reading_workers() -> int:

@@ -1,11 +1,10 @@
-"""A recipe's words made into objects: initialiser, warm start, optimiser, schedule."""
+"""A recipe's words made into objects: first weights, warm start, optimiser, schedule."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,50 +15,36 @@ from ..errors import JobError
 from ..fields import Init, Optimizer, Schedule
 
 
-@dataclass(frozen=True)
-class Initialiser:
-    """Weights from a normal of the paper's one `std`, or None for Kaiming's sqrt(2 / fan in); biases constant.
+def initialise(net: nn.Module, words: Mapping[str, Any] | Init, seed: int) -> None:
+    """Draw all weights of convolutions and linear layers anew, on the CPU, from `seed` alone; biases are constant.
 
-    `ones` names layers whose biases are one; `slope` is that of the activation below zero (PReLU, Section 2.2).
+    Weights are normal of the paper's `std`, or of Kaiming's sqrt(2 / fan in) with the slope of PReLU, Section 2.2, or
+    Xavier's uniform; `as built` leaves all. Raises JobError, final, for a layer of `ones` that is not there.
     """
-
-    std: float | None
-    bias: float = 0.0
-    name: str = "normal"
-    ones: Sequence[str] = ()
-    slope: float = 0.0
-
-    @classmethod
-    def of(cls, words: Mapping[str, Any] | Init) -> Initialiser:
-        init = Init.model_validate(words)
-        return cls(init.std if init.name == "normal" else None, init.bias, init.name, init.ones, init.slope)
-
-    def __call__(self, net: nn.Module, seed: int) -> None:
-        """Draw all weights anew, on the CPU, from `seed` alone. Raises JobError for a layer that is not there."""
-        if self.name == "as built":
-            return
-        random, layers = torch.Generator().manual_seed(seed), dict(net.named_modules())
-        if unknown := [name for name in self.ones if name not in layers]:
-            raise JobError(f"init: the net has no layer {unknown[0]!r} whose biases could be one", final=True)
-        for name, layer in layers.items():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                layer.weight.data.copy_(self._drawn(layer.weight, random))
-                if layer.bias is not None:
-                    layer.bias.data.fill_(1.0 if name in self.ones else self.bias)
-
-    def _drawn(self, weight: Tensor, random: torch.Generator) -> Tensor:
-        if self.name == "xavier":
-            return nn.init.xavier_uniform_(torch.empty(weight.shape), generator=random)
-        std = self.std if self.std is not None else math.sqrt(2 / ((1 + self.slope**2) * weight[0].numel()))
-        return torch.empty(weight.shape).normal_(0, std, generator=random)
+    init = Init.model_validate(words)
+    if init.name == "as built":
+        return
+    random, layers = torch.Generator().manual_seed(seed), dict(net.named_modules())
+    if unknown := [name for name in init.ones if name not in layers]:
+        raise JobError(f"init: the net has no layer {unknown[0]!r} whose biases could be one", final=True)
+    for name, layer in layers.items():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            drawn = torch.empty(layer.weight.shape)
+            if init.name == "xavier":
+                nn.init.xavier_uniform_(drawn, generator=random)
+            else:
+                kaiming = math.sqrt(2 / ((1 + init.slope**2) * drawn[0].numel()))
+                drawn.normal_(0, init.std if init.name == "normal" else kaiming, generator=random)
+            layer.weight.data.copy_(drawn)
+            if layer.bias is not None:
+                layer.bias.data.fill_(1.0 if name in init.ones else init.bias)
 
 
 def copy_weights(net: nn.Module, start: Mapping[str, Tensor], words: Sequence[str]) -> None:
     """Copy into `net` those weights of another net that `words` name, each by its name in both.
 
-    VGG's "first four convolutional layers and the last three fully connected layers" (Section 3.1)
-    are the other net's: A's second layer is the first of block 2 in D as well, where D's own second
-    layer has another shape. Raises JobError, final, in torch's words for weights that do not fit.
+    VGG's "first four convolutional layers" (Section 3.1) are the other net's: A's second is the first of block 2 in
+    D too. Raises JobError, final, in torch's words for weights that do not fit.
     """
     copied = {name: start[name] for word in words for name in _named(word, start)}
     try:
@@ -103,10 +88,9 @@ def schedule(
 ) -> rates.LRScheduler | rates.ReduceLROnPlateau:
     """The schedule of the rate over `batches`, all batches of the training; an epoch has `per_epoch`.
 
-    Plateau, stepped after each epoch: when `patience` epochs have passed since the best validation
-    error, the rate is multiplied by `factor`, `drops` times at most (VGG, Section 3.1). The others are
-    stepped after each batch. One-cycle rises over the `warmup` part of all and falls to almost nothing.
-    Steps are counted from the beginning of the training; what falls smoothly does so from the end of the warm-up.
+    Plateau, stepped after each epoch: `patience` epochs after the best validation error the rate is multiplied by
+    `factor`, `drops` times at most (VGG, Section 3.1). The others are stepped after each batch: steps are counted
+    from the beginning of the training; what falls smoothly does so from the end of the warm-up.
     """
     w, rate = Schedule.model_validate(words), optimizer.param_groups[0]["lr"]
     if w.name == "plateau":
@@ -126,7 +110,8 @@ def schedule(
         main = rates.LambdaLR(optimizer, lambda i: w.end + (1 - w.end) * max(0.0, 1 - i / left) ** w.power)
     else:
         every = [w.every * i for i in range(1, math.ceil(batches / unit / w.every))] if w.name == "exponential" else []
-        main = rates.MultiStepLR(optimizer, [round(m * unit) - warm for m in w.milestones + every], w.factor)
+        at = w.milestones if w.name == "steps" else every  # of a constant rate none, whatever it is `like`
+        main = rates.MultiStepLR(optimizer, [round(m * unit) - warm for m in at], w.factor)
     if not warm:
         return main
     slope = (1 - w.warmup_from) * (w.warmup_shape == "linear") / warm

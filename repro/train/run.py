@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -20,7 +21,7 @@ from ..errors import JobError
 from ..fields import Recipe
 from ..files import write_whole
 from .augment import Batch
-from .parallel import Group, flat, put, statistics
+from .parallel import Group
 from .recipe import optimizer, schedule
 
 PLACE = ("log", "done", "seconds", "wait", "rate", "generators", "total")  # where a training stands in its epochs
@@ -39,12 +40,8 @@ class Run:
         sampler = batches.sampler
         self.schedule = schedule(self.optimizer, recipe.schedule, sampler.iterations, sampler.per_epoch)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.dtype == "float16")
-        self.parts: dict[str, Any] = {
-            "model": net,
-            "optimizer": self.optimizer,
-            "schedule": self.schedule,
-            "scaler": self.scaler,
-        }
+        self.parts: dict[str, Any] = {"model": net, "optimizer": self.optimizer}
+        self.parts |= {"schedule": self.schedule, "scaler": self.scaler}
         self.average: AveragedModel | None = None
         if recipe.ema or recipe.polyak is not None:
             rule: Any = get_ema_multi_avg_fn(recipe.ema) if recipe.ema else None  # type: ignore[no-untyped-call]
@@ -113,8 +110,9 @@ class Run:
     def _step(self, epoch: int, size: int, parts: list[tuple[int, np.ndarray]], feed: Iterator[Batch]) -> None:
         """One batch of `size` images, of which this process takes `parts`: gradients, weights, rate, average."""
         recipe, group = self.recipe, self.group
-        running = statistics(self.net) if recipe.bn_batch else []
-        before, after = flat(running), torch.zeros_like(flat(running))
+        layers = [m for m in self.net.modules() if recipe.bn_batch and isinstance(m, _BatchNorm)]
+        running = [t for layer in layers for t in layer.buffers()]
+        before, after = [t.clone() for t in running], [torch.zeros_like(t, dtype=torch.float64) for t in running]
         self.optimizer.zero_grad()
         for number, _ in parts:
             begun = time.perf_counter()
@@ -124,14 +122,16 @@ class Run:
                 _seed(self.seed, epoch, self.done + 1, number + 1)
             if len(batch.labels):
                 self._backward(batch, size)
-            after += flat(running)
-            put(running, before)
+            for tensor, old, total in zip(running, before, after, strict=True):
+                total += tensor
+                tensor.copy_(old)
             for text in batch.left_out if epoch == 0 else ():
                 print(f"left out: {text}", flush=True)
             self.sums[3] += len(batch.left_out)
         group.add_gradients(self.net)
-        if running:  # they move once a batch, by the mean over its parts, whatever process saw them
-            put(running, group.sum(after) / math.ceil(size / recipe.bn_batch))
+        # BN's statistics move once a batch, by the mean over its parts, whatever process saw them.
+        for tensor, total in zip(running, after, strict=True):
+            tensor.copy_(group.sum(total) / math.ceil(size / recipe.bn_batch))
         self.scaler.unscale_(self.optimizer)
         if recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip)

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import MultiStepLR, ReduceLROnPlateau, SequentialL
 from ..fields import Recipe
 from .augment import Sampler
 from .parallel import Group
-from .recipe import Initialiser, set_dropout
+from .recipe import set_dropout
 from .run import Run
 from .stream import Cuts
 
@@ -34,7 +34,8 @@ def settings(spec: Mapping[str, Any], net: nn.Module, images: int = 1_281_167) -
     recipe, sampler = Recipe.of(spec["recipe"]), Sampler.of(spec, images)
     set_dropout(net, recipe.dropout)
     run = Run(net, SimpleNamespace(sampler=sampler), recipe, 1000, 0, Group(device="meta"))
-    cuts, init = Cuts(None, sampler, recipe.augment, np.zeros(3)), Initialiser.of(recipe.init)  # type: ignore[arg-type]
+    cuts, init = Cuts(None, sampler, recipe.augment, np.zeros(3)), recipe.init  # type: ignore[arg-type]
+    std = init.std if init.name == "normal" else None
     drawn: dict[str, Any] = {type(t).__name__: t for t in cuts.distort}
     jitter, change = drawn.get("ColorJitter"), drawn.get("RandAugment")
     group = max(run.optimizer.param_groups, key=lambda g: g["weight_decay"])
@@ -50,7 +51,7 @@ def settings(spec: Mapping[str, Any], net: nn.Module, images: int = 1_281_167) -
     found |= {"epochs": sampler.epochs, "iterations": sampler.iterations}
     found |= {"label_smoothing": recipe.label_smoothing, "mixup": run.mixup.alpha if run.mixup else 0} | _average(run)
     found |= {"dropout": dropout[0] if len(dropout) == 1 else dropout or 0, "start.copy": spec["copy"]}
-    found |= {"init": init.name, "init.std": init.std, "init.variance": init.std and round(init.std**2, 15)}
+    found |= {"init": init.name, "init.std": std, "init.variance": std and round(std**2, 15)}
     found |= {"init.bias": init.bias, "init.ones": [name.rpartition(".")[2] for name in init.ones] or "none"}
     found |= {"mean": recipe.mean or "of the training set", "scale": recipe.scale}
     found["normalisation"] = "channel mean" + ("" if isinstance(run.scale, float) else ", channel std")
