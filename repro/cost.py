@@ -65,8 +65,8 @@ def of(job: Job, sizes: Mapping[str, int]) -> Cost:
     return Cost(images, _BACKWARD * images * macs, 12 * params, 12 * params + 4 * together * activations)
 
 
-def calibrated(job: Job, device: str) -> float:
-    """Multiply-adds a second of a job's net here, on the job's threads, from forward passes of about two seconds."""
+def calibrated(job: Job, device: str, seconds: float = 2.0) -> float:
+    """Multiply-adds a second of a job's net here, on the job's threads, from forward passes of about `seconds`."""
     import torch
 
     from . import architectures
@@ -80,7 +80,7 @@ def calibrated(job: Job, device: str) -> float:
     with torch.inference_mode(), half:
         net(x).sum().item()
         begun = time.perf_counter()
-        while time.perf_counter() - begun < 2:
+        while time.perf_counter() - begun < seconds:
             net(x).sum().item()  # waits for a GPU
             done += batch
     return done * counted(spec["build"], spec["input"])[0] / (time.perf_counter() - begun)

@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_serializer, model_validator
 
 T = TypeVar("T")
 Listed = Annotated[list[T], BeforeValidator(lambda value: value if isinstance(value, list) else [value])]
@@ -49,7 +40,7 @@ class Settings(Net):
     kind: str | None = None
     setting: str | None = None
     stage: str | None = None
-    as_: str | None = None
+    as_: str | None = Field(default=None, alias="as")
     without: Words | None = None
     times: str | None = None
     means: str | None = None
@@ -63,8 +54,6 @@ class Settings(Net):
     margin: float | None = None
     input: int | None = None
     weights: dict[str, str] | None = None
-
-    model_config = ConfigDict(extra="forbid", alias_generator=lambda name: name.rstrip("_"))
 
 
 class Value(Settings):
@@ -142,7 +131,7 @@ class Schedule(_Grown):
     warmup: float = 0.3  # of one-cycle: the share of the training
     unit: Literal["epochs", "iterations"] = "epochs"
     milestones: Listed[float] = []  # of steps: at each the rate is multiplied by factor
-    every: PositiveFloat = 1.0  # of exponential: so often the rate is multiplied by factor
+    every: Annotated[float, Field(gt=0)] = 1.0  # of exponential: so often the rate is multiplied by factor
     end: float = 0.0  # of linear, cosine, polynomial: the last rate as a share of the first
     power: float = 1.0  # of polynomial
     warmup_epochs: float = 0.0
@@ -181,9 +170,8 @@ class Augment(_Grown):
 class Recipe(_Grown):
     """How weights come to be, typed; a dump of it is what `train` reads (source by section in the file)."""
 
-    FIRST = (
-        "dataset val batch epochs optimizer schedule dropout init clip augment scale dtype memory_format threads bar"
-    )
+    FIRST = """dataset val batch epochs optimizer schedule dropout init clip augment scale dtype memory_format threads
+        bar"""
     dataset: str
     val: str
     batch: PositiveInt
@@ -231,10 +219,8 @@ class Recipe(_Grown):
 
 
 class Start(_Model):
-    from_: dict[str, str]
-    copy_: list[str]
-
-    model_config = ConfigDict(extra="forbid", alias_generator=lambda name: name.rstrip("_"))
+    from_: dict[str, str] = Field(alias="from")
+    copy_: list[str] = Field(alias="copy")
 
 
 class Proxy(_Model):

@@ -217,6 +217,10 @@ def test_webdataset_shards_are_labelled_by_their_cls_files(imagenet: Path, at: R
     at("imagenet-1k-train", root)
 
     images = data.open_set("imagenet-1k-train", tmp_path / "cache")
+    shards = data.ensure("imagenet-1k-train", tmp_path / "cache")
+    at("imagenet-1k-train", imagenet)
+    assert data.ensure("imagenet-1k-train", tmp_path / "cache") == shards  # .jpg or .JPEG
+    at("imagenet-1k-train", root)
 
     assert len(images) == len(files)
     assert all(images.classes[n] == i[:9] for i, n in zip(images.ids, images.labels.tolist(), strict=True))
@@ -227,6 +231,9 @@ def test_webdataset_shards_are_labelled_by_their_cls_files(imagenet: Path, at: R
     )
     with pytest.raises(JobError, match=r"has the label 3, its wnid is number \d+"):
         data.ensure("imagenet-1k-train", tmp_path / "cache")
+    at("folder:shards", root)
+    with pytest.raises(JobError, match="webdataset shards are read for ImageNet alone"):  # no class is a shard's name
+        data.ensure("folder:shards", tmp_path / "cache")
 
 
 def test_the_48238_images_are_those_that_are_not_blacklisted(imagenet: Path, at: Roots, tmp_path: Path) -> None:
@@ -245,6 +252,9 @@ def test_the_48238_images_are_those_that_are_not_blacklisted(imagenet: Path, at:
         data.ensure(n, tmp_path / "cache")["fingerprint"] for n in ("imagenet-1k-val", "imagenet-1k-val-48238")
     }
     assert len(fingerprints) == 2
+    (tmp_path / BLACKLIST).write_text("77\n")
+    with pytest.raises(JobError, match="none of the images that it leaves out is in"):
+        data.ensure("imagenet-1k-val-48238", tmp_path / "cache")
 
 
 def test_a_list_names_a_part_of_any_set(imagenet: Path, at: Roots, tmp_path: Path) -> None:
@@ -258,7 +268,10 @@ def test_a_list_names_a_part_of_any_set(imagenet: Path, at: Roots, tmp_path: Pat
     assert images.ids == [whole.ids[2], whole.ids[7]]
     assert images.labels.tolist() == whole.labels[[2, 7]].tolist()
     assert (images[1] == whole[7]).all()
-    digits = tmp_path / "digits.txt"
+    digits, empty = tmp_path / "digits.txt", tmp_path / "empty.txt"
+    empty.write_text("\n")
+    with pytest.raises(JobError, match=r"empty.txt: names no image"):
+        data.ensure(f"imagenet-1k-val@{empty}", tmp_path / "cache")
     some.write_text(f"{whole.ids[7]}\nILSVRC2012_val_00000099.JPEG\n")
     with pytest.raises(JobError, match=r"some.txt:2: imagenet-1k-val has no image 'ILSVRC2012_val_00000099.JPEG'"):
         data.ensure(f"imagenet-1k-val@{some}", tmp_path / "cache")
@@ -365,6 +378,26 @@ def test_two_images_of_one_name_are_an_error(imagenet: Path, at: Roots, tmp_path
         data.ensure("imagenet-1k-val", tmp_path / "cache")
 
 
+def test_a_link_to_nothing_is_told_by_its_path(at: Roots, tmp_path: Path) -> None:
+    """An image that is listed and not there has no fingerprint."""
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    (tmp_path / "pets" / "cat" / "1.png").symlink_to(tmp_path / "nothing.png")
+    at("folder:pets", tmp_path / "pets")
+
+    with pytest.raises(JobError, match=r"pets/cat/1\.png: No such file or directory"):
+        data.ensure("folder:pets", tmp_path / "cache")
+
+
+def test_reading_images_draws_nothing_from_the_generator_of_weights(imagenet: Path, at: Roots, tmp_path: Path) -> None:
+    """Else a net that is built after it would have other weights in each process, and after a stop."""
+    import torch
+
+    at("imagenet-1k", imagenet)
+    before = torch.get_rng_state()
+    assert len(list(data.stream(data.open_set("imagenet-1k-val", tmp_path / "cache"), range(3), 0))) == 3
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 # The other sets, in their true formats
 
 RANDOM = np.random.default_rng(0)
@@ -422,6 +455,10 @@ def test_cifar_is_read_from_its_batches(hundred: bool, at: Roots, tmp_path: Path
     assert len(test.classes) == (100 if hundred else 10)
     assert data.facts(name, tmp_path / "cache")["mean"] == pytest.approx(pixels.reshape(-1, 3).mean(0))  # type: ignore[index]
     assert data.facts(f"{name}-test", tmp_path / "cache") == data.facts(name, tmp_path / "cache")
+    lost = next((tmp_path).glob("cifar-*/test*"))
+    lost.unlink()
+    with pytest.raises(JobError, match=f"FileNotFoundError reading cifar-.* directory: '{lost}'"):
+        data.ensure(name, tmp_path / "cache")
 
 
 def test_a_pickle_that_would_run_code_is_refused(at: Roots, tmp_path: Path) -> None:
@@ -483,6 +520,9 @@ def test_mnist_is_read_from_its_idx_files(name: str, folder: str, at: Roots, tmp
     (raw / "t10k-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, 4) + bytes([5, 0, 4, 1]))
     with pytest.raises(JobError, match="5 images, but 4 labels"):
         data.ensure(name, tmp_path / "cache")
+    shutil.rmtree(raw)
+    with pytest.raises(JobError, match=r"RuntimeError reading \w+/raw/\*: Dataset not found\.$"):
+        data.ensure(name, tmp_path / "cache")
 
 
 def test_tiny_imagenet_is_read_as_it_is_unpacked(at: Roots, tmp_path: Path) -> None:
@@ -511,6 +551,8 @@ def test_tiny_imagenet_is_read_as_it_is_unpacked(at: Roots, tmp_path: Path) -> N
     assert val.labels.tolist() == [1, 0, 2]
     assert train.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert train[1].shape == (64, 64, 3)
+    (root / "wnids.txt").write_text("\n".join([*wnids, "n00000001"]))  # the list of classes is watched too
+    assert data.open_set("tiny-imagenet-train", tmp_path / "cache").labels.tolist() == [1, 1, 2, 2, 3, 3]
     (root / "val" / "val_annotations.txt").write_text("".join(boxes[1:]))
     with pytest.raises(JobError, match=r"val_0\.JPEG lies in no folder that names its class, and no list tells it"):
         data.ensure("tiny-imagenet-val", tmp_path / "cache")
@@ -559,6 +601,11 @@ def test_any_folder_of_classes_is_a_set(at: Roots, tmp_path: Path) -> None:
         ("10/3.png", 0), ("9/4.png", 1), ("cat/deep/2.bmp", 2), ("dog/1.webp", 3)
     ]  # fmt: skip
     assert "mean" not in data.ensure("folder:pets", tmp_path / "cache")
+    assert data.root_of("folder:pets-val") is None  # no folder is the family of another
+    (tmp_path / "pets.zip").write_bytes(b"PK")
+    at("folder:zip", tmp_path / "pets.zip")
+    with pytest.raises(JobError, match=r"pets\.zip: is no folder and no \.tar"):
+        data.ensure("folder:zip", tmp_path / "cache")
     Image.new("RGB", (8, 6)).save(tmp_path / "pets" / "loose.png")
     with pytest.raises(JobError, match=r"loose\.png lies in no folder that names its class"):
         data.ensure("folder:pets", tmp_path / "cache")
@@ -594,6 +641,8 @@ def test_a_set_without_a_root_says_how_to_give_one(tmp_path: Path) -> None:
     ):
         data.ensure("svhn", tmp_path)
     assert data.facts("svhn", tmp_path) is None
+    with pytest.raises(JobError, match="unknown data set 'imagenet-1k-val-test'"):  # val is no test set
+        data.ensure("imagenet-1k-val-test", tmp_path)
 
 
 def test_roots_come_from_the_environment_then_from_the_nearest_file(
@@ -618,6 +667,7 @@ def test_roots_come_from_the_environment_then_from_the_nearest_file(
     [
         ("[data\n", r"repro\.toml: not valid TOML: .*line 1"),
         ("[data]\nsvhn = 3\n", r"repro\.toml: \[data\] svhn: expected NAME = \"PATH\", got 3"),
+        ('[data]\nsvhn = ""\n', r"repro\.toml: \[data\] svhn: expected NAME = \"PATH\", got ''"),
         ("data = 3\n", r"repro\.toml: \[data\] : expected NAME = \"PATH\", got 3"),
         (
             '[data]\nimagnet-1k = "/x"\n',
@@ -683,12 +733,13 @@ def test_check_tells_what_is_there_and_what_is_damaged(repro: Any, imagenet: Pat
         assert image.format == "PNG"
 
 
-def test_check_says_in_one_line_what_is_missing(repro: Any, tmp_path: Path) -> None:
+def test_check_says_in_one_line_what_is_missing(repro: Any, at: Roots, tmp_path: Path) -> None:
     """A folder that is not there or empty: 3; a name that is not known: 2."""
     done = repro("data", "check", "imagenet-1k-val", "--root", tmp_path / "no", "--store", tmp_path / "s", code=3)
     assert done.stderr == f"{tmp_path / 'no'} is not there (exit 3)\n"
-    done = repro("data", "check", "imagenet-1k-val", "--root", tmp_path, "--store", tmp_path / "s", code=3)
-    assert done.stderr == f"{tmp_path}: no images are there (exit 3)\n"
+    at("imagenet-1k-val", tmp_path)
+    with pytest.raises(JobError, match=f"^{tmp_path}: no images are there$"):
+        data.ensure("imagenet-1k-val", tmp_path / "s")
     done = repro("data", "check", "imagenet-1k-vall", "--root", tmp_path, code=2)
     assert "unknown data set 'imagenet-1k-vall'; did you mean 'imagenet-1k-val'?" in done.stderr
     assert len(done.stderr.splitlines()) == 1

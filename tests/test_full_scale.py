@@ -14,13 +14,14 @@ import pytest
 import torch
 from torch import nn
 
-from repro import data, protocols
+from repro import cost, data, protocols
 from repro.architectures import make
+from repro.errors import ReproError
 from repro.protocols import View
-from repro.schema import Build, ViewSet
+from repro.schema import Build, Job, ViewSet
 
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
-SMALL = {"vgg:A": "vgg:A+width=1/16", "resnet:18": "resnet:18+width=1/8"}
+SMALL = {"vgg:A": "vgg:A+width=1/16", "resnet:18": "resnet:18+width=1/16"}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_a_weights_file_is_evaluated_under_every_protocol(
         f"title: t\nwhere: Table 1\ndefaults: {{build: {SMALL[net]}, dataset: imagenet-1k-val, Q: 256}}\n"
         f"columns: {{top-1: top1_error}}\nrows:\n{rows}"
     )
-    words = ["run", str(table), "--scale", "full", "--weights", "net.pth", "--limit", "8", "--no-mlflow", "--json"]
+    words = ["run", str(table), "--scale", "full", "--weights", "net.pth", "--limit", "4", "--no-mlflow", "--json"]
     cells = json.loads(repro(*words, cwd=tmp_path))["cells"]
     assert [c["row"] for c in cells] == names
     assert {c["verdict"] for c in cells} <= {"inconclusive", "differs"}
@@ -135,9 +136,19 @@ def test_the_cost_of_a_table_is_told_before_it_is_paid(tmp_path: Path) -> None:
     heads, training = (next(line for line in said.splitlines() if word in line) for word in ("images", "train vgg:A"))
     assert heads.split() == ["images", "multiply-adds", "hours", "here", "on", "a100", "disk", "GiB", "memory", "GiB"]
     assert f"{74 * 1_281_167:,}" in training
-    wrong = subprocess.run([sys.executable, "-m", "repro", *words, "--on", "a1000"], cwd=tmp_path, capture_output=True)
-    assert wrong.returncode == 2
-    assert b"did you mean 'a100'?" in wrong.stderr
+    with pytest.raises(ReproError, match=r"--on a1000: no such GPU is known; did you mean 'a100'\?"):
+        cost.rate_on("a1000")
+
+
+def test_a_cost_is_that_of_the_threads_of_its_job() -> None:
+    """A net is timed here on as many threads as the job will have, not on all of the machine's."""
+    before = torch.get_num_threads()
+    spec = {"build": "vgg:A+width=1/16+input=32+pools=3", "input": 32, "recipe": {"threads": 3, "dtype": "float32"}}
+    try:
+        assert cost.calibrated(Job("train", "train", spec, ("x",)), "cpu", seconds=0.1) > 1e6
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 PAPER = """\
@@ -149,7 +160,7 @@ recipes:
     val_view: centre
     batch: 20
     bn_batch: 10
-    epochs: 12
+    epochs: 7
     optimizer: {name: adam, lr: 2e-3}
     schedule: {name: constant}
     dropout: 0
@@ -178,7 +189,7 @@ def test_two_processes_train_from_the_command_line(imagenet: Path, tmp_path: Pat
     assert cells[0]["measured"] < 90
     (log,) = (tmp_path / "runs" / "store" / "records" / "train").glob("*/*.log.jsonl")
     epochs = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [line["epoch"] for line in epochs] == list(range(12))
+    assert [line["epoch"] for line in epochs] == list(range(7))
     assert epochs[-1]["loss"] < epochs[0]["loss"]
     assert "0 to do" in repro(*words, "--limit", "40", "--dry-run", cwd=tmp_path)
 

@@ -182,6 +182,15 @@ def test_rescaling_to_the_same_size_changes_nothing(images: Images) -> None:
     assert (rescale(grey, 16) == 77).all()
 
 
+def test_no_readable_image_and_crops_that_do_not_fit_are_told(images: Images, tmp_path: Path) -> None:
+    """Not as an error of linear algebra, nor as crops with black borders."""
+    with pytest.raises(JobError, match="none of the training images can be read"):
+        statistics([])
+    with pytest.raises(JobError, match=r"crops of 16 pixels do not fit images of short side 12; change S") as error:
+        fit(images, tmp_path, job(S=(12, 24)))
+    assert error.value.final
+
+
 def test_scales_are_whole_numbers_by_the_recipes_step() -> None:
     """VGG draws every S from 256 to 512; the proxy, by its recipe, multiples of 8."""
 

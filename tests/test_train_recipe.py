@@ -106,6 +106,7 @@ def ramp(i: int, length: int, below: float = 0.0) -> float:
     ("words", "expected"),
     [
         ({"name": "constant"}, lambda i: 1.0),
+        ({"name": "constant", "milestones": [3]}, lambda i: 1.0),  # left of a recipe that it is like
         ({"name": "steps", "milestones": [3, 6], "factor": 0.1}, lambda i: 0.1 ** ((i >= 15) + (i >= 30))),
         ({"name": "steps", "milestones": [7, 21], "unit": "iterations"}, lambda i: 0.1 ** ((i >= 7) + (i >= 21))),
         ({"name": "exponential", "every": 2, "factor": 0.94}, lambda i: 0.94 ** (i // 10)),
@@ -217,6 +218,10 @@ def test_fields_at_their_default_are_left_out_of_a_recipes_identity() -> None:
         ({"ema": 0.9, "polyak": 3}, "either ema or polyak"),
         ({"optimizer": {"name": "adam", "lr": 1, "betas": [0.9]}}, "at least 2 items"),
         ({"schedule": {"name": "step"}}, "'steps'"),
+        ({"batch": 0}, "greater than 0"),
+        ({"epochs": 0}, "greater than 0"),
+        ({"augment": {"flip": 0.5, "colour": 0.1, "step": 0}}, "greater than 0"),
+        ({"schedule": {"name": "exponential", "every": 0}}, "greater than 0"),
     ],
 )
 def test_words_that_do_not_go_together_are_refused(words: dict[str, Any], message: str) -> None:

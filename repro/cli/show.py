@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -73,9 +74,11 @@ def _why(run: Run, job: Any) -> str:
 def show_list(words: Sequence[str], claims: bool, as_json: bool, store: Path) -> int:
     """Papers, or the tables of one, with what the records say of their claims; or every number of theirs."""
     if not claims:
-        options = pipeline.Options(tuple(words), store=store)
-        prepared = pipeline.prepare(options, make_data=False, say=lambda text: None)
-        found = lists.papers(pipeline.conclude(prepared, {}).reports)
+        with TemporaryDirectory() as empty:  # a list makes no store where there is none
+            there = store if (store / "VERSION").is_file() else Path(empty)
+            options = pipeline.Options(tuple(words), store=there)
+            prepared = pipeline.prepare(options, make_data=False, say=lambda text: None)
+            found = lists.papers(pipeline.conclude(prepared, {}).reports)
         click.echo(json.dumps(found, indent=1)) if as_json else lists.show_papers(terminal.console(), found)
         return OK
     reader = Claims("full")

@@ -112,7 +112,7 @@ def facts(name: str, cache: Path) -> dict[str, Any] | None:
         except (OSError, ValueError, KeyError, TypeError):
             return None
     try:
-        return _look_up(name, cache, None)[0]
+        return dict(_look_up(name, cache, None)[0])
     except JobError:
         return None
 
@@ -137,7 +137,7 @@ def _look_up(name: str, cache: Path, say: Callable[[str], None] | None) -> tuple
 
 
 def _digits(name: str, cache: Path) -> tuple[dict[str, Any], Images]:
-    """The facts and images of one of the proxy's sets; all are made where it is not there with its fingerprint."""
+    """The facts and images of one of the proxy's sets; all are made where one is not there with its fingerprint."""
     import numpy as np
     from filelock import FileLock
 

@@ -1,8 +1,7 @@
 """The proxy's images: real handwritten digits at random size and place on coloured, cluttered grounds.
 
-The digits are scikit-learn's `load_digits`, 1,797 of 8x8 pixels, split by digit so that no set
-shows one that another set shows. What an image looks like depends on the seed, its set and its
-index alone, and only on arithmetic that is the same on every processor.
+The digits are scikit-learn's `load_digits`, 1,797 of 8x8 pixels, none of them in two sets. An image depends on the
+seed, its set and its index alone, and only on arithmetic that is the same on every processor.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ SETS = {
 def make(name: str) -> dict[str, np.ndarray]:
     """Images (N, 72, 72, 3) uint8, labels (N,) and source (N,) int64 of a set; 2 s for the largest.
 
-    Image i shows the source digit i modulo the number of them, so that all are shown about
-    equally often. `source` numbers a digit by its place in scikit-learn's order.
+    Image i shows source digit i modulo their number; `source` is a digit's place in scikit-learn's order.
     """
     from sklearn.datasets import load_digits
 
@@ -40,11 +38,7 @@ def make(name: str) -> dict[str, np.ndarray]:
 
 
 def draw(digit: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """One image (72, 72, 3) uint8 of a digit (8, 8) float32 from 0 to 1.
-
-    The ground is one colour, .15 to .5 a channel, with a slight slope; three faint squares of
-    3 to 8 pixels and noise of .03 lie on it; the digit is 26 to 57 pixels wide, its ink .7 to 1.
-    """
+    """One image (72, 72, 3) uint8 of a digit (8, 8) float32 from 0 to 1, on a sloping ground with squares and noise."""
     ground, ink = _uniform(random, 0.15, 0.5, 3), _uniform(random, 0.7, 1.0, 3)
     down, right = _uniform(random, -0.1, 0.1, 2)
     ramp = np.linspace(-0.5, 0.5, SIZE, dtype=np.float32)

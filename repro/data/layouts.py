@@ -45,7 +45,7 @@ def wnids() -> list[str]:
 def listed(reader: str, half: str, root: Path) -> tuple[ImageSet, set[str]]:
     """A set as it lies under its root, in the order of its ids, and the files and folders that say what is in it.
 
-    ImageNet's ids are the names of its files, whatever the layout and ending; of other sets, paths. A label is the
+    Ids are names of files for ImageNet, whatever the layout and ending, and Tiny-ImageNet, else paths. A label is the
     number of a class among the sorted names of all. Raises JobError for what is missing, ReproError for a bad list.
     """
     if not root.exists() and root.parts[:1] != ("hfds",):
@@ -71,15 +71,15 @@ def listed(reader: str, half: str, root: Path) -> tuple[ImageSet, set[str]]:
         told = _shards(rows) or (_told(paths[0]) if paths else {})
         watched |= {str(p) for p in paths} | {str(p.with_name("meta.mat")) for p in paths if p.name == TRUTH}
     labels = [_label(row[0], group, told, number, place) for row, group in zip(rows, groups, strict=True)]
-    short = [PurePosixPath(row[0]).name if "imagenet" in reader else row[0] for row in rows]
-    for name, label in zip(short if reader == "imagenet" else (), labels, strict=False):
+    ids = [PurePosixPath(row[0]).name if "imagenet" in reader else row[0] for row in rows]
+    for name, label in zip(ids if reader == "imagenet" else (), labels, strict=False):
         if number.get(name[:9], label) != label:
             raise JobError(f"{place}: {name} has the label {label}, its wnid is number {number[name[:9]]}")
         if re.match("ILSVRC2012_val_" if half == "train" else r"n\d{8}_\d", name):
             raise JobError(f"{place}: {name} is no image of {half}; set the root of {half} to its own folder")
     if reader == "imagenet":  # a shard calls them .jpg
-        short = [os.path.splitext(name)[0] + ".JPEG" for name in short]
-    keys, found = (np.array(list(map(os.fsencode, n))) for n in (short, [row[1] for row in rows]))
+        ids = [os.path.splitext(name)[0] + ".JPEG" for name in ids]
+    keys, found = (np.array(list(map(os.fsencode, texts))) for texts in (ids, [row[1] for row in rows]))
     places = np.empty(len(rows), [("id", keys.dtype), ("path", found.dtype), ("offset", "i8"), ("length", "i8")])
     places["id"], places["path"], (places["offset"], places["length"]) = keys, found, np.array([r[2:] for r in rows]).T
     order = np.argsort(keys, kind="stable")

@@ -30,7 +30,7 @@ class Unreadable(Exception):
 class Images:
     """A whole set in memory: `images` (N, H, W, 3) uint8 RGB, or grey (N, H, W); `labels` (N,) int64 from 0.
 
-    `[i]` is RGB, (H, W, 3). `source` (N,) numbers the real digit that an image of the proxy was made from.
+    `[i]` is RGB, (H, W, 3). `source` (N,): the real digit behind each image of the proxy.
     """
 
     images: np.ndarray
@@ -69,9 +69,7 @@ class Files:
 
     `places` (N,) has for each image its `id` and `path` as bytes, `offset` and `length` (-1: the whole file): an array
     of numpy, which worker processes share. With `reader` (timm's, of a Hugging Face set) `offset` counts in it.
-
-    `[i]` is (H, W, 3) uint8 RGB as PIL gives it, told by the content whatever the file's name; CMYK and grey are
-    converted by PIL, and the EXIF mark of a turned camera is not applied, as in torchvision and timm.
+    `[i]` is (H, W, 3) uint8 as PIL's RGB, whatever the file's name; EXIF's turns are left, as in torchvision and timm.
     """
 
     places: np.ndarray

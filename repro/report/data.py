@@ -30,14 +30,15 @@ def cell(verdict: Verdict) -> dict[str, Any]:
         "claimed": c.claim.printed.text if c.claim else None, "unit": c.unit, "measured": plain(verdict.result.value),
         "delta": None if verdict.verdict == "incomparable" else plain(verdict.delta),
         "verdict": verdict.verdict, "reason": verdict.reason, "known": dict(verdict.known) if verdict.known else None,
-        "ledger": list(verdict.ledger), "origin": verdict.result.origin,
+        **({"ledger": list(verdict.ledger)} if verdict.ledger else {}),
+        **({"origin": verdict.result.origin} if verdict.result.origin else {}),
     }  # fmt: skip
 
 
 def relation(verdict: RelationVerdict) -> dict[str, Any]:
     """One relation: effect and interval in points, p-values as tested and after Holm."""
     keys = ("effect", "interval", "p_value", "p_adjusted", "test", "n", "seeds", "mde", "verdict", "reason")
-    told = {key: plain(getattr(verdict, key)) for key in keys}
+    told = {key: plain(getattr(verdict, key)) for key in keys if key != "mde" or verdict.mde is not None}
     return {"id": verdict.relation.id, "text": verdict.relation.text, **told}
 
 

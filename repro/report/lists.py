@@ -112,7 +112,7 @@ def show_printed(out: Console, reader: Claims, table: Table) -> None:
     out.print(Text(f"\n{table.name}: {table.title} ({table.paper.source}, {table.where})", "bold"))
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for head in ("", *(c.get("label", k) for k, c in table.columns.items()), "how it was measured"):
-        grid.add_column(head)
+        grid.add_column(Text(head))
     for key, row in table.rows.items():
         cell = reader.cell(table, key, next(iter(table.columns)))
         how = "; ".join(f"{s.build} {s.recipe}".strip() for e in cell.systems for s in e)

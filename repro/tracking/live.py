@@ -46,7 +46,8 @@ class Live:
     def _tell(self, name: str, folder: Path) -> None:
         lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
         if folder not in self.runs:
-            self.runs[folder] = self._run(name, folder.name), 0
+            run = self._run(name, folder.name)
+            self.runs[folder] = run, len(connect(address(self.root)).get_metric_history(run, "loss"))
         run, there = self.runs[folder]
         if len(lines) == there:
             return

@@ -144,7 +144,7 @@ def statistics(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def rescale(images: np.ndarray, S: int, pad: int = 0, mean: np.ndarray | float = 0) -> np.ndarray:
     """Square images (N, H, H, 3) uint8 rescaled to side S: bilinear with antialias, rounded to uint8.
 
-    They are framed by `pad` pixels of the mean colour, which is zero to the net (ResNet, Section 4.2).
+    A frame of `pad` pixels of the mean colour is zero to the net (ResNet, Section 4.2).
     """
     if images.shape[1] == S and not pad:
         return images

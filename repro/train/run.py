@@ -130,8 +130,10 @@ class Run:
             self.sums[3] += len(batch.left_out)
         group.add_gradients(self.net)
         # BN's statistics move once a batch, by the mean over its parts, whatever process saw them.
-        for tensor, total in zip(running, after, strict=True):
-            tensor.copy_(group.sum(total) / math.ceil(size / recipe.bn_batch))
+        if running:
+            moved = group.sum(torch.cat([t.flatten() for t in after])) / math.ceil(size / recipe.bn_batch)
+            for tensor, values in zip(running, torch.split(moved, [t.numel() for t in running]), strict=True):
+                tensor.copy_(values.view_as(tensor))
         self.scaler.unscale_(self.optimizer)
         if recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip)

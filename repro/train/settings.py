@@ -23,7 +23,7 @@ _SCHEDULES = {"ReduceLROnPlateau": "plateau", "CosineAnnealingLR": "cosine", "Li
 
 
 def settings(spec: Mapping[str, Any], net: nn.Module, images: int = 1_281_167) -> dict[str, Any]:
-    """The settings of a job by name, for a `net` on the meta device; `images` is the size of the training set.
+    """The settings of a job by name, for a `net` on the meta device and a training set of so many `images`.
 
     Times are in iterations unless named otherwise; what is not done is 0 or `none`; no recipe leaves the net's own.
     """
