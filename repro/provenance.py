@@ -21,7 +21,7 @@ from .schema import Build
 _HERE = Path(__file__).resolve().parent
 
 # Raised by hand when the values that a room computes change; part of the identity of its records.
-NUMERICS = {"measure": 2, "settings": 2, "train": 1, "evaluate": 1}
+NUMERICS = {"measure": 2, "settings": 2, "train": 1, "evaluate": 2}
 
 
 def digest(data: Any) -> str:

@@ -16,9 +16,11 @@ from typing import Any, ClassVar
 import made_imagenet
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from repro import data
+from repro.cli.data import data_group
 from repro.data.index import BLACKLIST
 from repro.errors import JobError, ReproError
 
@@ -496,6 +498,8 @@ def test_svhn_is_read_from_its_mat_files(at: Roots, tmp_path: Path) -> None:
     assert both.labels.tolist() == [0, 1, 9, 1, 0, 1, 9, 3]
     assert (both[7] == pixels[..., 3] + np.uint8(2)).all()
     assert data.ensure("svhn-extra", tmp_path / "cache")["images"] == 4
+    done = CliRunner().invoke(data_group, ["check", "svhn", "--json", "--store", str(tmp_path / "store")])
+    assert json.loads(done.stdout)["sizes"] == {"32x32": 4}
 
 
 @pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])

@@ -30,8 +30,8 @@ LAYOUTS: dict[tuple[str, str], tuple[list[str], list[str], str]] = {
     ("folder", "train"): ([], [], ""),
 }
 # What torchvision's readers read under the root.
-ARRAYS = {"CIFAR10": "cifar-10-batches-py/*", "CIFAR100": "cifar-100-python/*", "SVHN": "*_32x32.mat",
-          "MNIST": "MNIST/raw/*", "FashionMNIST": "FashionMNIST/raw/*"}  # fmt: skip
+ARRAYS = {"CIFAR10": "cifar-10-batches-py/*", "CIFAR100": "cifar-100-python/*", "SVHN": "*_32x32.mat"}
+ARRAYS |= {name: f"{name}/raw/*" for name in ("MNIST", "FashionMNIST")}
 
 Row = tuple[str, str, int, int]  # of an image: GROUP/name, path, offset, length (-1: the whole file)
 Told = dict[str, tuple[str, Path, int]]  # by an image's name without ending: its class, and the file and line that say

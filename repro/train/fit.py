@@ -96,9 +96,8 @@ def fit(
     if group.rank == 0:
         metadata = {"mean": json.dumps(mean.tolist()), "scale": json.dumps(recipe.scale)}
         _write_weights(run.kept, out / "weights.safetensors", metadata)
-    return {k: last[k] for k in ("val_error", "train_error", "loss", "left_out") if k in last} | {
-        "epochs": len(run.log)
-    }
+    numbers = {k: last[k] for k in ("val_error", "train_error", "loss", "left_out") if k in last}
+    return numbers | {"epochs": len(run.log)}
 
 
 def colours_of(
